@@ -1,0 +1,87 @@
+//! The error that crosses ports: a kind for the machine, a message and a hint for the person.
+
+/// What sort of failure it was; the edges map it to an HTTP status and an exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The caller's input is wrong; the same call will fail again (HTTP 400, exit 2).
+    Invalid,
+    /// What was named does not exist (HTTP 404, exit 3).
+    NotFound,
+    /// The caller may not do this (HTTP 403, exit 4).
+    Denied,
+    /// The state does not allow it now (HTTP 409, exit 5).
+    Conflict,
+    /// A limit or a dependency stands in the way; trying later may help (HTTP 503 or 429, exit 6).
+    Unavailable,
+    /// A fault of ours (HTTP 500, exit 1).
+    Internal,
+}
+
+impl ErrorKind {
+    /// The exit code of a command that ends with this kind of error.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Internal => 1,
+            Self::Invalid => 2,
+            Self::NotFound => 3,
+            Self::Denied => 4,
+            Self::Conflict => 5,
+            Self::Unavailable => 6,
+        }
+    }
+}
+
+/// A failure as it is handed through a port. Crates keep enums of their own and turn them into this.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What sort of failure.
+    pub kind: ErrorKind,
+    /// Lowercase, without a full stop; names the thing and the limit it broke.
+    pub message: String,
+    /// What the person can do about it.
+    pub hint: Option<String>,
+}
+
+/// Result of a port call.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of `kind` with `message`, without a hint.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    /// Shorthand for [`ErrorKind::Invalid`].
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// Shorthand for [`ErrorKind::NotFound`].
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Conflict`].
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Conflict, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Unavailable`].
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// Shorthand for [`ErrorKind::Internal`].
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, message)
+    }
+
+    /// The same error with a hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

@@ -1,0 +1,62 @@
+//! What happened: the closed list of things that are ever written down.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AliasMove, Assessment, ErrorPattern, Experience, ExperienceAmendment, Feedback, Interaction,
+    ModelVersion, Rollout, TrainingRun,
+};
+
+/// One thing that happened. Appending events is the only way that the store changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event", content = "data")]
+pub enum Event {
+    /// A request was answered.
+    Interaction(Box<Interaction>),
+    /// Somebody said something of an answer.
+    Feedback(Feedback),
+    /// An answer was judged.
+    Assessment(Assessment),
+    /// A pattern of failures was found or grew; replaces the one with the same id.
+    Pattern(ErrorPattern),
+    /// Something worth learning was remembered.
+    Experience(Box<Experience>),
+    /// A remembered experience gained or lost weight.
+    ExperienceAmended(ExperienceAmendment),
+    /// A training run changed state; replaces the one with the same id.
+    Run(Box<TrainingRun>),
+    /// A version was registered.
+    Version(Box<ModelVersion>),
+    /// A rollout changed state; replaces the one with the same id.
+    Rollout(Box<Rollout>),
+    /// An alias moved.
+    AliasMoved(AliasMove),
+}
+
+impl Event {
+    /// The event's name as it is stored.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Interaction(_) => "interaction",
+            Self::Feedback(_) => "feedback",
+            Self::Assessment(_) => "assessment",
+            Self::Pattern(_) => "pattern",
+            Self::Experience(_) => "experience",
+            Self::ExperienceAmended(_) => "experience_amended",
+            Self::Run(_) => "run",
+            Self::Version(_) => "version",
+            Self::Rollout(_) => "rollout",
+            Self::AliasMoved(_) => "alias_moved",
+        }
+    }
+}
+
+/// An event with its place in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecordedEvent {
+    /// Position, from 1, without gaps within one store.
+    pub seq: i64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}

@@ -1,0 +1,42 @@
+//! The nouns of autoglm and the ports between its parts.
+//!
+//! Everything that more than one crate speaks of is here: typed ids, the records that the loop hands on
+//! from arrow to arrow, the [`Event`]s that say what happened, the error kinds, and the traits through
+//! which the upper layers reach engine, store and artifacts. Nothing here does I/O or needs a runtime.
+
+mod artifact;
+mod assessment;
+mod clock;
+mod error;
+mod event;
+mod experience;
+mod feedback;
+mod id;
+mod interaction;
+mod ports;
+mod rollout;
+mod store;
+mod training;
+mod version;
+
+pub use artifact::{Adapter, ArtifactStore, ContentHash};
+pub use assessment::{Assessment, ErrorPattern, Label, Reference, ReferenceSource, dimension};
+pub use clock::{Clock, IdSource, ManualClock, SequentialIds, SystemClock, SystemIds, Timestamp};
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, RecordedEvent};
+pub use experience::{ClusterId, Experience, ExperienceAmendment, Provenance};
+pub use feedback::{Feedback, Metric, Thumb};
+pub use id::{
+    AssessmentId, ExperienceId, FeedbackId, Id, IdKind, InteractionId, PatternId, RolloutId, TrainingRunId,
+};
+pub use interaction::{
+    AnswerSource, ChatMessage, Endpoint, FinishReason, Interaction, Role, Sampling, TokenLogprob, Usage,
+};
+pub use ports::{
+    AdapterHost, Control, Embedder, Generation, GenerationEvent, GenerationInput, GenerationRequest,
+    GenerationStream, Generator, TrainExample, TrainJob, TrainProgress, Trained, Trainer,
+};
+pub use rollout::{ClusterEvidence, Evidence, Outcome, PairedEvidence, Rollout, RolloutState, Verdict};
+pub use store::{InteractionRecord, Store};
+pub use training::{HyperParameters, RunState, TrainingRun, Trigger};
+pub use version::{Alias, AliasMove, ModelVersion, VersionNumber};

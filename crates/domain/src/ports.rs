@@ -1,0 +1,187 @@
+//! Ports to the engine: generating, embedding, hosting adapters, training.
+
+use std::{collections::BTreeMap, pin::Pin};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Adapter, ChatMessage, FinishReason, HyperParameters, Result, Sampling, TokenLogprob, Usage, VersionNumber,
+};
+
+/// What to go on from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GenerationInput {
+    /// A conversation; the model's chat template is applied.
+    Chat(Vec<ChatMessage>),
+    /// Plain text, continued as it is.
+    Text(String),
+}
+
+/// One request to the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerationRequest {
+    /// What to go on from.
+    pub input: GenerationInput,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// The version that answers, resolved from the alias when the request began.
+    pub version: VersionNumber,
+}
+
+/// What a generation yields.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GenerationEvent {
+    /// Some more text (whole characters; held back while it could begin a stop string).
+    Text {
+        /// The text.
+        text: String,
+        /// Log-probabilities of the tokens that made it, where they were asked for.
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// The last event.
+    Done {
+        /// Why it ended.
+        finish_reason: FinishReason,
+        /// Token counts.
+        usage: Usage,
+    },
+}
+
+/// Events of one generation. Dropping it cancels the generation.
+pub type GenerationStream = Pin<Box<dyn futures::Stream<Item = Result<GenerationEvent>> + Send>>;
+
+/// A whole generation, collected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// The text.
+    pub text: String,
+    /// Log-probabilities, where they were asked for.
+    pub logprobs: Vec<TokenLogprob>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Token counts.
+    pub usage: Usage,
+}
+
+/// Port: something that answers.
+#[async_trait::async_trait]
+pub trait Generator: Send + Sync {
+    /// Queues a request. `Invalid` when the prompt does not fit the context, `NotFound` when the version is
+    /// not resident, `Unavailable` when the queue is full.
+    async fn generate(&self, request: GenerationRequest) -> Result<GenerationStream>;
+
+    /// [`Generator::generate`], collected.
+    async fn generate_all(&self, request: GenerationRequest) -> Result<Generation> {
+        use futures::StreamExt as _;
+        let mut stream = self.generate(request).await?;
+        let mut text = String::new();
+        let mut logprobs = Vec::new();
+        while let Some(event) = stream.next().await {
+            match event? {
+                GenerationEvent::Text { text: more, logprobs: tokens } => {
+                    text.push_str(&more);
+                    logprobs.extend(tokens);
+                }
+                GenerationEvent::Done { finish_reason, usage } => {
+                    return Ok(Generation { text, logprobs, finish_reason, usage });
+                }
+            }
+        }
+        Err(crate::Error::internal("the generation ended without saying so"))
+    }
+
+    /// Most tokens of prompt and answer together.
+    fn context_length(&self) -> u32;
+
+    /// How many tokens the input has after the chat template.
+    fn count_tokens(&self, input: &GenerationInput) -> Result<u32>;
+}
+
+/// Port: texts to vectors. The same text always has the same vector, whatever version answers.
+pub trait Embedder: Send + Sync {
+    /// One vector of unit length a text.
+    fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>>;
+
+    /// Length of the vectors.
+    fn dimensions(&self) -> usize;
+}
+
+/// Port: the versions that can answer right now.
+pub trait AdapterHost: Send + Sync {
+    /// Makes `version` resident. `Invalid` when the adapter does not fit the base model, holds NaN, or is not
+    /// safetensors at all; nothing changes then.
+    fn load(&self, version: VersionNumber, adapter: &Adapter) -> Result<()>;
+
+    /// Frees `version` once the requests that it is answering have ended. Unknown versions are ignored.
+    fn unload(&self, version: VersionNumber);
+
+    /// Versions that can answer; the base model ([`VersionNumber::BASE`]) always can.
+    fn resident(&self) -> Vec<VersionNumber>;
+}
+
+/// One example of a training job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainExample {
+    /// The conversation up to the answer.
+    pub prompt: Vec<ChatMessage>,
+    /// The answer to learn; loss is on its tokens and the end-of-turn token alone.
+    pub target: String,
+    /// Weight of its loss.
+    pub weight: f32,
+}
+
+/// What to train.
+#[derive(Debug, Clone)]
+pub struct TrainJob {
+    /// The adapter to start from; `None` starts a fresh one.
+    pub parent: Option<Adapter>,
+    /// The examples.
+    pub examples: Vec<TrainExample>,
+    /// Hyper-parameters.
+    pub hyper: HyperParameters,
+    /// Seed of the order of examples and of fresh matrices. Same job, same seed: same adapter.
+    pub seed: u64,
+}
+
+/// How far a training job is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TrainProgress {
+    /// Steps done.
+    pub step: u32,
+    /// Steps planned.
+    pub steps: u32,
+    /// Mean loss a supervised token of the latest step, nats.
+    pub loss: f64,
+    /// Learning rate of the latest step.
+    pub learning_rate: f64,
+    /// Gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Tokens that went through so far, prompts included.
+    pub tokens: u64,
+    /// Seconds since the start.
+    pub seconds: f64,
+}
+
+/// What the caller wants after a progress report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Go on.
+    Continue,
+    /// Stop; the job ends with `Conflict`.
+    Cancel,
+}
+
+/// What came out of a training job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trained {
+    /// The adapter.
+    pub adapter: Adapter,
+    /// `loss_first`, `loss_last`, `steps`, `tokens`, `seconds`, `tokens_per_s`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Port: something that trains. Blocking and long: call it on a thread of its own.
+pub trait Trainer: Send + Sync {
+    /// Runs `job` to the end. `Invalid` when an example does not fit the context or there are none.
+    fn train(&self, job: &TrainJob, progress: &mut dyn FnMut(TrainProgress) -> Control) -> Result<Trained>;
+}

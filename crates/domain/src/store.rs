@@ -1,0 +1,78 @@
+//! Port: the store, the one source of truth.
+
+use crate::{
+    Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, Feedback, Interaction,
+    InteractionId, ModelVersion, RecordedEvent, Result, Rollout, TrainingRun, TrainingRunId, VersionNumber,
+};
+
+/// An interaction with all that was said and found of it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct InteractionRecord {
+    /// The request and its answer.
+    pub interaction: Interaction,
+    /// Everything that was said of it, oldest first.
+    pub feedback: Vec<Feedback>,
+    /// The latest assessment.
+    pub assessment: Option<Assessment>,
+}
+
+/// Port: the store. One write, many reads; reads see every append that returned before they began.
+#[async_trait::async_trait]
+pub trait Store: Send + Sync {
+    /// Writes all of `events` or none, durably: when this returns `Ok`, a crash cannot lose them.
+    ///
+    /// `Conflict` when an interaction, feedback, version number or experience with the same id is already
+    /// there or an [`AliasMove::from`] is not where the alias points; `NotFound` when feedback names an
+    /// unknown interaction; `Unavailable` when the disk is full or the database is locked.
+    async fn append(&self, events: Vec<Event>) -> Result<()>;
+
+    /// Up to `limit` events after position `seq`, in order.
+    async fn events_after(&self, seq: i64, limit: usize) -> Result<Vec<RecordedEvent>>;
+
+    /// One interaction with feedback and latest assessment. `NotFound` when there is none.
+    async fn interaction(&self, id: InteractionId) -> Result<InteractionRecord>;
+
+    /// The latest `limit` interactions, newest first.
+    async fn recent_interactions(&self, limit: usize) -> Result<Vec<InteractionRecord>>;
+
+    /// Up to `limit` interactions whose assessment is missing or older than their latest feedback, oldest
+    /// first.
+    async fn awaiting_assessment(&self, limit: usize) -> Result<Vec<InteractionRecord>>;
+
+    /// How many interactions [`Store::awaiting_assessment`] would give without a limit.
+    async fn assessment_lag(&self) -> Result<u64>;
+
+    /// The latest assessments of the last `limit` assessed interactions whose accuracy was judged against
+    /// something outside the model (`reference` is there), newest first.
+    async fn recent_assessments(&self, limit: usize) -> Result<Vec<Assessment>>;
+
+    /// Every experience with its amendments applied, oldest first.
+    async fn experiences(&self) -> Result<Vec<Experience>>;
+
+    /// One experience. `NotFound` when there is none.
+    async fn experience(&self, id: ExperienceId) -> Result<Experience>;
+
+    /// Every pattern, largest first.
+    async fn patterns(&self) -> Result<Vec<ErrorPattern>>;
+
+    /// Every version, oldest first.
+    async fn versions(&self) -> Result<Vec<ModelVersion>>;
+
+    /// One version. `NotFound` when there is none.
+    async fn version(&self, number: VersionNumber) -> Result<ModelVersion>;
+
+    /// Every run, oldest first.
+    async fn runs(&self) -> Result<Vec<TrainingRun>>;
+
+    /// One run. `NotFound` when there is none.
+    async fn run(&self, id: TrainingRunId) -> Result<TrainingRun>;
+
+    /// Every rollout, oldest first.
+    async fn rollouts(&self) -> Result<Vec<Rollout>>;
+
+    /// Where every alias points.
+    async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>>;
+
+    /// Every move of `alias`, oldest first.
+    async fn alias_history(&self, alias: &Alias) -> Result<Vec<AliasMove>>;
+}
