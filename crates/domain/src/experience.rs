@@ -14,6 +14,17 @@ impl std::fmt::Display for ClusterId {
     }
 }
 
+/// What one principal says for or against an experience's target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vouch {
+    /// Who.
+    pub principal: String,
+    /// How strongly, in thousandths of a correction; negative speaks against the target.
+    pub permille: i32,
+    /// When it was last said.
+    pub at: Timestamp,
+}
+
 /// Where an experience came from and what vouches for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
@@ -25,6 +36,9 @@ pub struct Provenance {
     pub principals: Vec<String>,
     /// What verified it: `correction`, `endorsement`, `reference`, or a verifier's name.
     pub verifier: String,
+    /// What each principal adds to the weight, one entry a principal; the memory's write gate keeps it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vouches: Vec<Vouch>,
 }
 
 /// A prompt with an answer that something outside the model holds to be right.

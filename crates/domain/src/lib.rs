@@ -24,7 +24,7 @@ pub use assessment::{Assessment, ErrorPattern, Label, Reference, ReferenceSource
 pub use clock::{Clock, IdSource, ManualClock, SequentialIds, SystemClock, SystemIds, Timestamp};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, RecordedEvent};
-pub use experience::{ClusterId, Experience, ExperienceAmendment, Provenance};
+pub use experience::{ClusterId, Experience, ExperienceAmendment, Provenance, Vouch};
 pub use feedback::{Feedback, Metric, Thumb};
 pub use id::{
     AssessmentId, ExperienceId, FeedbackId, Id, IdKind, InteractionId, PatternId, RolloutId, TrainingRunId,
