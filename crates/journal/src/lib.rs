@@ -1,1 +1,26 @@
-//! Empty for a moment.
+//! The record of what happened: the one source of truth, in one SQLite file.
+//!
+//! In come [`autoglm_domain::Event`]s, a whole append or nothing, acknowledged when they are on the disk; out
+//! come the events in order and the state that they add up to. [`SqliteStore`] is the
+//! [`autoglm_domain::Store`] of a server on one machine; command-line tools open the same file beside it,
+//! with [`SqliteStore::open_read_only`] or for writing.
+//!
+//! How it works: appends are encoded in the caller's task and queued for one writer, which puts everything
+//! that waits into one transaction, a savepoint for each append, and commits once (group commit). Each event
+//! goes to the append-only table `events` and, in the same transaction, to the projections that reads use.
+//! Reads go through a few connections of their own and never wait for the writer (WAL).
+//!
+//! Only this crate knows SQL.
+
+mod apply;
+mod config;
+mod error;
+mod open;
+mod read;
+mod record;
+mod store;
+mod writer;
+
+pub use config::Config;
+pub use error::JournalError;
+pub use store::{Health, SqliteStore};

@@ -1,0 +1,236 @@
+//! Why the store refused or failed.
+
+use std::path::{Path, PathBuf};
+
+use autoglm_domain::{Alias, Error, ErrorKind, VersionNumber};
+
+/// A failure of the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// A setting that must be positive is 0.
+    #[error("setting `{setting}` of the store is 0, at least 1 is needed")]
+    Setting {
+        /// Its name.
+        setting: &'static str,
+    },
+    /// An append holds more events than one may.
+    #[error("an append of {events} events is larger than the limit of {limit}")]
+    TooManyEvents {
+        /// How many it holds.
+        events: usize,
+        /// `max_append_events`.
+        limit: usize,
+    },
+    /// An event would not read back as it was given.
+    #[error("event `{name}` cannot be stored: {reason}")]
+    Unstorable {
+        /// The event's name.
+        name: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something with this id is already there.
+    #[error("{noun} `{id}` is already there")]
+    Exists {
+        /// What it is.
+        noun: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// Nothing with this id is there.
+    #[error("no {noun} `{id}`")]
+    Missing {
+        /// What it would be.
+        noun: &'static str,
+        /// The id.
+        id: String,
+    },
+    /// A move started from where the alias does not point.
+    #[error("alias `{alias}` points at {actual}, not at {expected}")]
+    AliasElsewhere {
+        /// The alias.
+        alias: Alias,
+        /// Where the move starts.
+        expected: VersionNumber,
+        /// Where it points.
+        actual: VersionNumber,
+    },
+    /// The disk is full, or the file has reached `max_file_mib`.
+    #[error("no room to write to the database")]
+    Full,
+    /// Another process holds the lock for longer than `busy_timeout_ms`.
+    #[error("the database is locked by another process")]
+    Locked,
+    /// Every reading connection is taken.
+    #[error("every reading connection is busy")]
+    ReadersBusy,
+    /// The disk failed.
+    #[error("the disk failed: {reason}")]
+    Disk {
+        /// What SQLite says.
+        reason: String,
+    },
+    /// An append to a store that was opened for reading.
+    #[error("the store was opened for reading only")]
+    ReadOnly,
+    /// The file or its folder may not be written.
+    #[error("the database may not be written: {reason}")]
+    NotWritable {
+        /// What SQLite says.
+        reason: String,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// There is no such file and none was to be made.
+    #[error("no database at `{path}`")]
+    NoFile {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The file could not be opened.
+    #[error("database `{path}` cannot be opened: {reason}")]
+    CannotOpen {
+        /// Where it is.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// A newer autoglm wrote the file.
+    #[error("database `{path}` has format {found}, newer than {known}, the latest that this autoglm knows")]
+    Newer {
+        /// Where it is.
+        path: PathBuf,
+        /// Its format: the number of its latest migration.
+        found: i64,
+        /// Our latest.
+        known: i64,
+    },
+    /// An older autoglm wrote the file and it was opened for reading only.
+    #[error("database `{path}` has format {found}, older than {known}, and was opened for reading only")]
+    Older {
+        /// Where it is.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// Our latest.
+        known: i64,
+    },
+    /// The file is not one of ours.
+    #[error("`{path}` is not an autoglm database: {reason}")]
+    NotOurs {
+        /// Where it is.
+        path: PathBuf,
+        /// How one can tell.
+        reason: String,
+    },
+    /// The file, or something in it, is damaged.
+    #[error("{what} is damaged: {reason}")]
+    Damaged {
+        /// What is.
+        what: String,
+        /// How one can tell.
+        reason: String,
+    },
+    /// A fault of ours.
+    #[error("the database failed: {reason}")]
+    Sql {
+        /// What SQLite or its driver says.
+        reason: String,
+    },
+}
+
+impl JournalError {
+    /// What sort of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Setting { .. } | Self::TooManyEvents { .. } | Self::Unstorable { .. } => ErrorKind::Invalid,
+            Self::NotOurs { .. } | Self::Newer { .. } => ErrorKind::Invalid,
+            Self::Exists { .. } | Self::AliasElsewhere { .. } | Self::Older { .. } => ErrorKind::Conflict,
+            Self::Missing { .. } | Self::NoFile { .. } => ErrorKind::NotFound,
+            Self::ReadOnly | Self::NotWritable { .. } => ErrorKind::Denied,
+            Self::Full | Self::Locked | Self::ReadersBusy | Self::Disk { .. } => ErrorKind::Unavailable,
+            Self::Closed | Self::CannotOpen { .. } => ErrorKind::Unavailable,
+            Self::Damaged { .. } | Self::Sql { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::TooManyEvents { .. } => "append in parts, or raise `max_append_events`",
+            Self::AliasElsewhere { .. } => "somebody moved it meanwhile; look again and decide anew",
+            Self::Full => "free space on the disk or raise `max_file_mib`, then try again",
+            Self::Locked => {
+                "another process is writing; try again when it is done, or raise `busy_timeout_ms`"
+            }
+            Self::ReadersBusy => "try again, or raise `readers`",
+            Self::Disk { .. } => "check the disk and its free space",
+            Self::ReadOnly => "open it with the right to write",
+            Self::NotWritable { .. } => "check the owner and the permissions of the file and its folder",
+            Self::NoFile { .. } => "check the data directory; a server makes the file when it first starts",
+            Self::CannotOpen { .. } => "check that the folder exists and who may use it",
+            Self::Newer { .. } => "use that newer autoglm, or another data directory",
+            Self::Older { .. } => "start this version's server on it once: it brings the file up to date",
+            Self::NotOurs { .. } => "give another data directory; the file was left as it is",
+            Self::Damaged { .. } => {
+                "restore it from a backup; `sqlite3 FILE .recover` saves what can be read"
+            }
+            _ => return None,
+        })
+    }
+
+    /// Whether only the append that met this failed, and others of its commit may go on.
+    pub(crate) fn spares_others(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict)
+    }
+
+    /// The same failure, told of the file at `path` that was being opened.
+    pub(crate) fn while_opening(self, path: &Path) -> Self {
+        let path = path.to_path_buf();
+        match self {
+            Self::NotOurs { reason, .. } => Self::NotOurs { path, reason },
+            Self::CannotOpen { reason, .. } => Self::CannotOpen { path, reason },
+            Self::Damaged { reason, .. } => {
+                Self::Damaged { what: format!("database `{}`", path.display()), reason }
+            }
+            other => other,
+        }
+    }
+}
+
+impl From<JournalError> for Error {
+    fn from(error: JournalError) -> Self {
+        let hint = error.hint();
+        let crossing = Self::new(error.kind(), error.to_string());
+        match hint {
+            Some(hint) => crossing.with_hint(hint),
+            None => crossing,
+        }
+    }
+}
+
+impl From<sqlx::Error> for JournalError {
+    fn from(error: sqlx::Error) -> Self {
+        let reason = match &error {
+            sqlx::Error::PoolTimedOut => return Self::ReadersBusy,
+            sqlx::Error::PoolClosed => return Self::Closed,
+            sqlx::Error::Database(database) => database.message().to_owned(),
+            other => return Self::Sql { reason: other.to_string() },
+        };
+        // The low byte of SQLite's extended result code is the primary one: https://www.sqlite.org/rescode.html
+        let code = error.as_database_error().and_then(|database| database.code()?.parse::<i32>().ok());
+        match code.map(|code| code & 0xff) {
+            Some(5 | 6) => Self::Locked,                                       // BUSY, LOCKED
+            Some(8) => Self::NotWritable { reason },                           // READONLY
+            Some(10) => Self::Disk { reason },                                 // IOERR
+            Some(11) => Self::Damaged { what: "the database".into(), reason }, // CORRUPT
+            Some(13) => Self::Full,                                            // FULL
+            Some(14) => Self::CannotOpen { path: PathBuf::new(), reason },     // CANTOPEN
+            Some(18) => Self::Unstorable { name: "of this append", reason },   // TOOBIG
+            Some(26) => Self::NotOurs { path: PathBuf::new(), reason },        // NOTADB
+            _ => Self::Sql { reason },
+        }
+    }
+}
