@@ -1,0 +1,154 @@
+//! Takes a candidate the whole way and records every step.
+
+use std::sync::Arc;
+
+use autoglm_domain::{
+    Alias, AliasMove, Clock, ErrorKind, Event, Id, IdSource, Outcome, Rollout, RolloutState, Store, Verdict,
+    VersionNumber,
+};
+
+use crate::{Decided, Gate, RolloutError, Scanned, Scanning, Stage, Suites, check_transition};
+
+/// Starts rollouts, one at a time, and cleans up after a crash.
+#[derive(Clone)]
+pub struct RolloutRunner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+}
+
+/// How a rollout ended that was run to the end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finished {
+    /// With a verdict, recorded; a promotion's alias move with it.
+    Decided(Decided),
+    /// Without: the champion moved while the gate ran, so that the verdict speaks of a version that no
+    /// longer answers users. Start it again.
+    Overtaken(Rollout),
+}
+
+/// A rollout that a crash had left unfinished, now aborted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recovered {
+    /// As it is recorded now.
+    pub rollout: Rollout,
+    /// The candidate to start again.
+    pub candidate: VersionNumber,
+}
+
+impl RolloutRunner {
+    /// A runner over its ports.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
+        Self { store, clock, ids }
+    }
+
+    /// Records a new rollout. `Conflict` while another is unfinished, `Invalid` when both are one version.
+    pub async fn begin(
+        &self,
+        candidate: VersionNumber,
+        champion: VersionNumber,
+    ) -> Result<Stage<Scanning>, RolloutError> {
+        if candidate == champion {
+            return Err(RolloutError::SameVersion(candidate));
+        }
+        if let Some(busy) = self.store.rollouts().await?.into_iter().find(is_unfinished) {
+            return Err(RolloutError::Busy { rollout: busy.id, candidate: busy.candidate });
+        }
+        let id = Id::next(self.ids.as_ref());
+        let state = RolloutState::Scanning;
+        let rollout = Rollout { id, at: self.clock.now(), candidate, champion, state };
+        Stage::begin(Arc::clone(&self.store), rollout).await
+    }
+
+    /// The whole way: scan findings, gate, verdict. `consequences` says what else a verdict writes, in the
+    /// same append ([`promote_champion`] moves the alias). When the gate gives no verdict, the rollout is
+    /// recorded as aborted and the error returned. Dropping the future leaves it to
+    /// [`RolloutRunner::recover`].
+    pub async fn run(
+        &self,
+        stage: Stage<Scanning>,
+        gate: Gate<'_>,
+        suites: &Suites,
+        scan: &[String],
+        seed: u64,
+        consequences: impl FnOnce(&Rollout, &Verdict) -> Vec<Event> + Send,
+    ) -> Result<Finished, RolloutError> {
+        let (candidate, champion) = (stage.rollout().candidate, stage.rollout().champion);
+        let rejection = if scan.is_empty() {
+            None
+        } else {
+            match gate.run(candidate, champion, suites, scan, seed).await {
+                Ok(verdict) => Some(verdict),
+                Err(error) => return abort(stage, error).await,
+            }
+        };
+        let stage = match stage.scanned(rejection).await? {
+            Scanned::Clean(stage) => stage,
+            Scanned::Refused(decided) => return Ok(Finished::Decided(decided)),
+        };
+        let verdict = match gate.run(candidate, champion, suites, &[], seed).await {
+            Ok(verdict) => verdict,
+            Err(error) => return abort(stage, error).await,
+        };
+        let events = consequences(stage.rollout(), &verdict);
+        match stage.decide(verdict, events).await {
+            Ok(decided) => Ok(Finished::Decided(decided)),
+            Err((stage, error)) if error.kind() == ErrorKind::Conflict => {
+                let rollout = stage.abort(format!("its verdict came too late: {error}")).await?;
+                Ok(Finished::Overtaken(rollout))
+            }
+            Err((stage, error)) => abort(*stage, error).await,
+        }
+    }
+
+    /// Run once at start-up, before the first rollout: what a crash left unfinished becomes aborted, oldest
+    /// first, and its candidates are handed back to be started again.
+    pub async fn recover(&self) -> Result<Vec<Recovered>, RolloutError> {
+        let mut recovered = Vec::new();
+        let mut events = Vec::new();
+        for rollout in self.store.rollouts().await?.into_iter().filter(is_unfinished) {
+            let reason = "the process ended before its verdict".to_owned();
+            let next = Rollout { state: RolloutState::Aborted { reason }, ..rollout.clone() };
+            check_transition(&rollout.state, &next.state)?;
+            events.push(Event::Rollout(Box::new(next.clone())));
+            recovered.push(Recovered { candidate: next.candidate, rollout: next });
+        }
+        if !events.is_empty() {
+            self.store.append(events).await?;
+        }
+        Ok(recovered)
+    }
+}
+
+/// The consequence of a promotion: the champion alias moves from the rollout's champion to its candidate.
+/// Nothing for any other outcome. The store refuses the move when the champion has changed meanwhile.
+pub fn promote_champion(rollout: &Rollout, verdict: &Verdict) -> Vec<Event> {
+    if verdict.outcome != Outcome::Promote {
+        return Vec::new();
+    }
+    vec![Event::AliasMoved(AliasMove {
+        alias: Alias::champion(),
+        from: rollout.champion,
+        to: rollout.candidate,
+        at: verdict.at,
+        by: "gate".into(),
+        reason: verdict.reason.clone(),
+        rollout: Some(rollout.id),
+    })]
+}
+
+fn is_unfinished(rollout: &Rollout) -> bool {
+    match rollout.state {
+        RolloutState::Scanning | RolloutState::OfflineGate => true,
+        RolloutState::Decided { .. } | RolloutState::Aborted { .. } => false,
+    }
+}
+
+/// Records that there is no verdict, and hands the reason on. A store that fails here too leaves the rollout
+/// to [`RolloutRunner::recover`]; the first error is the one to know.
+async fn abort<S>(stage: Stage<S>, error: RolloutError) -> Result<Finished, RolloutError> {
+    if let Err(second) = stage.abort(error.to_string()).await {
+        tracing::warn!(%second, "the abort could not be recorded");
+    }
+    Err(error)
+}
