@@ -1,0 +1,153 @@
+//! Ports of the gateway that are not in `domain`: model names, recall, the loop's ear, the admin's hand.
+
+use autoglm_domain::{
+    Alias, AliasMove, ChatMessage, ContentHash, ExperienceId, Feedback, InteractionId, Result, Timestamp,
+    TrainingRunId, VersionNumber,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a model name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelKind {
+    /// The base model without an adapter.
+    Base,
+    /// A name that moves.
+    Alias,
+    /// An immutable version.
+    Version,
+}
+
+/// A line of `GET /v1/models`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelEntry {
+    /// The name that a client may give as `model`.
+    pub id: String,
+    /// What the name stands for.
+    pub kind: ModelKind,
+    /// The version that answers under it now.
+    pub version: VersionNumber,
+    /// When that version was registered, or the base model loaded.
+    pub created: Timestamp,
+    /// The version's hash; `None` for the base model.
+    pub hash: Option<ContentHash>,
+}
+
+/// Port: model names to versions.
+pub trait AliasTable: Send + Sync {
+    /// The version behind `champion`, another alias, `v3`, the beginning of a hash, `base`, or the served
+    /// base model's own name (which means `champion`). Called once a request: must be quick, reading memory.
+    /// `NotFound` when there is none, `Invalid` when the name is ambiguous.
+    fn resolve(&self, model: &str) -> Result<VersionNumber>;
+
+    /// Every name, in the order in which they should be shown.
+    fn list(&self) -> Vec<ModelEntry>;
+}
+
+/// How memory takes part in an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecallMode {
+    /// Not at all.
+    Off,
+    /// The nearest verified experiences are shown to the model as examples.
+    Examples,
+    /// An experience that is near enough is the answer; otherwise as `Examples`.
+    Answer,
+}
+
+/// An experience as it is shown to the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// The conversation up to the answer.
+    pub prompt: Vec<ChatMessage>,
+    /// The right answer.
+    pub target: String,
+}
+
+/// What memory has to say to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecallDecision {
+    /// Nothing.
+    None,
+    /// These examples, the most similar one last, next to the question.
+    Examples(Vec<Example>),
+    /// This answer.
+    Answer {
+        /// The experience that it comes from.
+        experience: ExperienceId,
+        /// The answer.
+        text: String,
+    },
+}
+
+/// Port: memory, asked before the engine is. Called on a blocking thread.
+pub trait Recall: Send + Sync {
+    /// What memory has to say to `messages`. `mode` is what the client asked for (never
+    /// [`RecallMode::Off`], which does not ask at all); `None` leaves it to the configuration. An error does
+    /// not fail the request: the weights alone answer.
+    fn consult(&self, messages: &[ChatMessage], mode: Option<RecallMode>) -> Result<RecallDecision>;
+}
+
+/// Port: who wants to know that something was recorded. Called after the append returned, on the request's
+/// path: must return at once.
+pub trait Observer: Send + Sync {
+    /// An interaction is durable; the store gives it under its id.
+    fn interaction(&self, id: InteractionId);
+
+    /// A piece of feedback is durable.
+    fn feedback(&self, feedback: &Feedback);
+}
+
+/// A person's wish for a training run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrainOrder {
+    /// Who asks.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A person's wish to let a version answer without the gate's verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promotion {
+    /// Name of the version: `v3` or the beginning of its hash.
+    pub version: String,
+    /// The alias to move.
+    pub alias: Alias,
+    /// Who asks.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A person's wish to go back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollback {
+    /// The alias to move.
+    pub alias: Alias,
+    /// Name of the version to go back to; `None` is where the alias pointed before.
+    pub version: Option<String>,
+    /// Who asks.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Port: what a person may order through the admin API.
+#[async_trait::async_trait]
+pub trait Admin: Send + Sync {
+    /// What the loop is doing right now, as a JSON object for `GET /v1/autoglm/status`.
+    async fn activity(&self) -> Result<serde_json::Value>;
+
+    /// Starts a training run and returns once it is planned. `Conflict` when one is on its way or there is
+    /// nothing to learn.
+    async fn train(&self, order: TrainOrder) -> Result<TrainingRunId>;
+
+    /// Moves an alias to a version. `NotFound` when there is no such version, `Invalid` when its name is
+    /// ambiguous.
+    async fn promote(&self, promotion: Promotion) -> Result<AliasMove>;
+
+    /// Moves an alias back. `Conflict` when there is nothing to go back to.
+    async fn rollback(&self, rollback: Rollback) -> Result<AliasMove>;
+}

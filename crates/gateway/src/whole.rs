@@ -1,0 +1,43 @@
+//! Answers in one piece.
+
+use axum::{
+    http::{HeaderValue, header},
+    response::{IntoResponse as _, Response},
+};
+use autoglm_domain::GenerationEvent;
+
+use crate::{
+    GatewayError,
+    exchange::{Events, Exchange, Step},
+    intake::{VERSION_HEADER, version_value},
+    wire::{Whole, write_json},
+};
+
+/// Collects the answer, records it, and only then gives it out.
+pub(crate) async fn respond(mut exchange: Exchange, mut events: Events) -> Result<Response, GatewayError> {
+    while !exchange.all_ended() {
+        match events.next().await {
+            Ok(Step::Of(index, GenerationEvent::Text { text, logprobs })) => {
+                exchange.extend(index, &text, &logprobs);
+            }
+            Ok(Step::Of(index, GenerationEvent::Done { finish_reason, usage })) => {
+                exchange.end(index, finish_reason, usage);
+            }
+            Ok(Step::KeepAlive) => {}
+            Err(error) => {
+                if !matches!(error, GatewayError::TimedOut { .. } | GatewayError::Stopping) {
+                    exchange.abandon();
+                }
+                return Err(error);
+            }
+        }
+    }
+    let mut body = Vec::with_capacity(1024);
+    write_json(&mut body, &Whole::new(&exchange));
+    exchange.record().await?;
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(VERSION_HEADER, version_value(exchange.version));
+    Ok(response)
+}
