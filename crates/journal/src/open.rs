@@ -169,3 +169,22 @@ async fn migrate(db: &mut SqliteConnection, path: &Path) -> Result<(), JournalEr
     tracing::info!(path = %path.display(), format = latest(), "database brought up to date");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_writer_waits_for_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.sqlite");
+        let (mut first, options) = open(&path, &Config::default()).await.unwrap();
+        let mut again = SqliteConnection::connect_with(&options).await.unwrap();
+        for db in [&mut first, &mut again] {
+            let full: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *db).await.unwrap();
+            let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *db).await.unwrap();
+            let keys: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&mut *db).await.unwrap();
+            assert_eq!((full, mode.as_str(), keys), (2, "wal", 1));
+        }
+    }
+}

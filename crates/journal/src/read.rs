@@ -195,3 +195,41 @@ pub(crate) async fn rollouts(pool: &SqlitePool) -> Result<Vec<Rollout>, JournalE
 pub(crate) async fn alias_history(pool: &SqlitePool, alias: &Alias) -> Result<Vec<AliasMove>, JournalError> {
     bodies(pool, sqlx::query_as(ALIAS_MOVES).bind(alias.0.clone())).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each statement finds its rows by an index, or walks a table in the order it is asked for.
+    #[tokio::test]
+    async fn no_question_scans_or_sorts_the_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.sqlite");
+        let (mut db, _) = crate::open::open(&path, &crate::Config::default()).await.unwrap();
+        let whole_tables =
+            [EXPERIENCES, VERSIONS, RUNS, ROLLOUTS, RECENT, PATTERNS, ALIASES, JUDGED, AWAITING, LAG];
+        let by_key = [INTERACTION, FEEDBACK, EVENTS, EXPERIENCE, VERSION, RUN, ALIAS_MOVES, LAST_SEQ];
+        for statement in whole_tables.iter().chain(&by_key) {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(explain).fetch_all(&mut db).await.unwrap();
+            let plan: Vec<String> = plan.into_iter().map(|row| row.3).collect();
+            let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE"));
+            // Feedback of a few interactions is put in order, which no index of the whole table could do.
+            assert!(!sorts || *statement == FEEDBACK, "{statement}\n{plan:#?}");
+            let scans = plan.iter().filter(|step| step.starts_with("SCAN") && !step.contains("VIRTUAL"));
+            let scans: Vec<_> = scans.filter(|step| !step.contains("INDEX interactions_")).collect();
+            assert!(scans.is_empty() || whole_tables.contains(statement), "{statement}\n{plan:#?}");
+        }
+        for (statement, index) in [
+            (AWAITING, "interactions_awaiting"),
+            (LAG, "interactions_awaiting"),
+            (JUDGED, "interactions_judged"),
+        ] {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(explain).fetch_all(&mut db).await.unwrap();
+            assert!(plan[0].3.contains(index), "{statement}\n{plan:#?}");
+        }
+    }
+}

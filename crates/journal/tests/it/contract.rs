@@ -1,0 +1,306 @@
+//! What every implementation of [`Store`] must do. A new one adds a test that calls [`run`].
+
+use autoglm_domain::*;
+use autoglm_journal::{Config, SqliteStore};
+
+use crate::{
+    memory::MemoryStore,
+    samples::{self, event, id},
+};
+
+#[tokio::test]
+async fn the_naive_store_keeps_the_contract() {
+    run(async || MemoryStore::default()).await;
+}
+
+#[tokio::test]
+async fn sqlite_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = std::cell::Cell::new(0);
+    run(async || {
+        opened.set(opened.get() + 1);
+        let path = folder.path().join(format!("{}.sqlite", opened.get()));
+        SqliteStore::open(path, Config::default()).await.unwrap()
+    })
+    .await;
+}
+
+/// Holds a store to the contract; `fresh` opens a new, empty one.
+pub(crate) async fn run<S: Store>(fresh: impl AsyncFn() -> S) {
+    an_empty_store_answers(&fresh().await).await;
+    events_come_back_whole_and_in_order(&fresh().await).await;
+    an_append_is_all_or_nothing(&fresh().await).await;
+    ids_are_taken_once(&fresh().await).await;
+    what_is_spoken_of_must_be_there(&fresh().await).await;
+    numbers_must_be_finite(&fresh().await).await;
+    interactions_come_with_all_that_was_said(&fresh().await).await;
+    assessment_is_awaited_until_the_latest_feedback_is_in_it(&fresh().await).await;
+    recent_assessments_are_the_latest_with_a_reference(&fresh().await).await;
+    experiences_are_amended_in_place(&fresh().await).await;
+    patterns_runs_and_rollouts_are_replaced(&fresh().await).await;
+    an_alias_moves_only_from_where_it_is(&fresh().await).await;
+    of_racing_appends_one_wins(&fresh().await).await;
+}
+
+async fn refused(store: &impl Store, events: Vec<Event>) -> ErrorKind {
+    store.append(events).await.unwrap_err().kind
+}
+
+async fn an_empty_store_answers(store: &impl Store) {
+    assert_eq!(store.append(vec![]).await, Ok(()));
+    assert_eq!(store.events_after(0, 10).await, Ok(vec![]));
+    assert_eq!(store.recent_interactions(10).await, Ok(vec![]));
+    assert_eq!(store.awaiting_assessment(10).await, Ok(vec![]));
+    assert_eq!(store.assessment_lag().await, Ok(0));
+    assert_eq!(store.recent_assessments(10).await, Ok(vec![]));
+    assert_eq!(store.experiences().await, Ok(vec![]));
+    assert_eq!(store.patterns().await, Ok(vec![]));
+    assert_eq!(store.versions().await, Ok(vec![]));
+    assert_eq!(store.runs().await, Ok(vec![]));
+    assert_eq!(store.rollouts().await, Ok(vec![]));
+    assert_eq!(store.aliases().await, Ok(vec![]));
+    assert_eq!(store.alias_history(&Alias::champion()).await, Ok(vec![]));
+    let kinds = [
+        store.interaction(id(1)).await.unwrap_err().kind,
+        store.experience(id(1)).await.unwrap_err().kind,
+        store.version(VersionNumber(1)).await.unwrap_err().kind,
+        store.version(VersionNumber(u64::MAX)).await.unwrap_err().kind,
+        store.run(id(1)).await.unwrap_err().kind,
+    ];
+    assert_eq!(kinds, [ErrorKind::NotFound; 5]);
+}
+
+async fn events_come_back_whole_and_in_order(store: &impl Store) {
+    let events = vec![
+        event::interaction(1),
+        event::feedback(1, 1),
+        event::assessment(1, 1, true),
+        event::pattern(1, 4),
+        event::experience(1),
+        event::amendment(1, 0.1),
+        event::run(1, RunState::Succeeded { version: VersionNumber(1) }),
+        event::version(1),
+        event::rollout(1, samples::verdict(Outcome::Promote)),
+        event::alias_move("champion", 0, 1),
+    ];
+    store.append(events[..4].to_vec()).await.unwrap();
+    store.append(events[4..].to_vec()).await.unwrap();
+    let recorded = store.events_after(0, 100).await.unwrap();
+    assert_eq!(recorded.iter().map(|it| it.seq).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
+    assert_eq!(recorded.iter().map(|it| it.event.clone()).collect::<Vec<_>>(), events);
+    assert_eq!(store.events_after(3, 2).await.unwrap(), recorded[3..5]);
+    assert_eq!(store.events_after(10, 2).await, Ok(vec![]));
+    assert_eq!(store.events_after(0, 0).await, Ok(vec![]));
+}
+
+async fn an_append_is_all_or_nothing(store: &impl Store) {
+    store.append(vec![event::interaction(1)]).await.unwrap();
+    let halves = vec![
+        event::interaction(2),
+        event::feedback(1, 1),
+        event::experience(1),
+        event::version(1),
+        event::alias_move("champion", 0, 1),
+        event::interaction(1),
+    ];
+    assert_eq!(refused(store, halves).await, ErrorKind::Conflict);
+    assert_eq!(store.events_after(1, 10).await, Ok(vec![]));
+    assert_eq!(store.interaction(id(2)).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!(store.interaction(id(1)).await.unwrap().feedback, vec![]);
+    assert_eq!(store.experiences().await, Ok(vec![]));
+    assert_eq!(store.versions().await, Ok(vec![]));
+    assert_eq!(store.aliases().await, Ok(vec![]));
+    // What was refused leaves no gap in the positions.
+    store.append(vec![event::interaction(3)]).await.unwrap();
+    let next = RecordedEvent { seq: 2, event: event::interaction(3) };
+    assert_eq!(store.events_after(1, 10).await, Ok(vec![next]));
+}
+
+async fn ids_are_taken_once(store: &impl Store) {
+    let first = vec![
+        event::interaction(1),
+        event::interaction(2),
+        event::feedback(1, 1),
+        event::assessment(1, 1, true),
+        event::experience(1),
+        event::version(1),
+    ];
+    store.append(first.clone()).await.unwrap();
+    for again in first {
+        assert_eq!(refused(store, vec![again]).await, ErrorKind::Conflict);
+    }
+    assert_eq!(refused(store, vec![event::feedback(1, 2)]).await, ErrorKind::Conflict);
+    assert_eq!(refused(store, vec![event::experience(2), event::experience(2)]).await, ErrorKind::Conflict);
+    assert_eq!(store.interaction(id(2)).await.unwrap().feedback, vec![]);
+    assert_eq!(store.events_after(0, 100).await.unwrap().len(), 6);
+}
+
+async fn what_is_spoken_of_must_be_there(store: &impl Store) {
+    for stray in [
+        event::feedback(1, 9),
+        event::assessment(1, 9, true),
+        event::amendment(9, 0.5),
+        event::alias_move("champion", 0, 9),
+    ] {
+        assert_eq!(refused(store, vec![stray]).await, ErrorKind::NotFound);
+    }
+    // An append may speak of what it brings itself, but not before it does.
+    assert_eq!(refused(store, vec![event::feedback(1, 1), event::interaction(1)]).await, ErrorKind::NotFound);
+    store.append(vec![event::interaction(1), event::feedback(1, 1)]).await.unwrap();
+    assert_eq!(store.interaction(id(1)).await.unwrap().feedback, vec![samples::feedback(1, 1)]);
+}
+
+async fn numbers_must_be_finite(store: &impl Store) {
+    store.append(vec![event::interaction(1)]).await.unwrap();
+    let mut slow = samples::interaction(2);
+    slow.latency_ms = f64::NAN;
+    let mut graded = samples::feedback(1, 1);
+    graded.score = Some(f64::INFINITY);
+    let mut odd = samples::experience(1);
+    odd.embedding = vec![1.0, f32::NAN];
+    let mut weightless = samples::experience(1);
+    weightless.weight = f32::NEG_INFINITY;
+    let mut diverged = samples::run(1, RunState::Running);
+    diverged.metrics.insert("loss".into(), f64::NAN);
+    for event in [
+        Event::Interaction(Box::new(slow)),
+        Event::Feedback(graded),
+        Event::Experience(Box::new(odd)),
+        Event::Experience(Box::new(weightless)),
+        Event::Run(Box::new(diverged)),
+    ] {
+        assert_eq!(refused(store, vec![event]).await, ErrorKind::Invalid);
+    }
+    assert_eq!(store.events_after(1, 10).await, Ok(vec![]));
+}
+
+async fn interactions_come_with_all_that_was_said(store: &impl Store) {
+    store.append((1..=4).map(event::interaction).collect()).await.unwrap();
+    store.append(vec![event::feedback(12, 2), event::assessment(1, 2, true)]).await.unwrap();
+    store.append(vec![event::feedback(11, 2), event::feedback(13, 4)]).await.unwrap();
+    store.append(vec![event::assessment(2, 2, false)]).await.unwrap();
+    let second = InteractionRecord {
+        interaction: samples::interaction(2),
+        feedback: vec![samples::feedback(12, 2), samples::feedback(11, 2)],
+        assessment: Some(samples::assessment(2, 2, false)),
+    };
+    let bare =
+        |n| InteractionRecord { interaction: samples::interaction(n), feedback: vec![], assessment: None };
+    let fourth = InteractionRecord { feedback: vec![samples::feedback(13, 4)], ..bare(4) };
+    assert_eq!(store.interaction(id(2)).await, Ok(second.clone()));
+    assert_eq!(store.recent_interactions(3).await, Ok(vec![fourth.clone(), bare(3), second.clone()]));
+    let all = store.recent_interactions(usize::MAX).await;
+    assert_eq!(all, Ok(vec![fourth, bare(3), second, bare(1)]));
+    assert_eq!(store.recent_interactions(0).await, Ok(vec![]));
+}
+
+async fn awaited(store: &impl Store, limit: usize) -> Vec<InteractionId> {
+    let records = store.awaiting_assessment(limit).await.unwrap();
+    records.into_iter().map(|it| it.interaction.id).collect()
+}
+
+async fn assessment_is_awaited_until_the_latest_feedback_is_in_it(store: &impl Store) {
+    store.append((1..=3).map(event::interaction).collect()).await.unwrap();
+    assert_eq!(awaited(store, 10).await, [id(1), id(2), id(3)]);
+    assert_eq!(awaited(store, 2).await, [id(1), id(2)]);
+    assert_eq!(store.assessment_lag().await, Ok(3));
+    store.append(vec![event::assessment(50, 1, false), event::assessment(51, 2, true)]).await.unwrap();
+    assert_eq!(awaited(store, 10).await, [id(3)]);
+    // The clocks say that this feedback is older than the assessment; the journal knows better.
+    let late = samples::feedback(1, 1);
+    assert!(late.at < samples::assessment(50, 1, false).at);
+    store.append(vec![Event::Feedback(late.clone())]).await.unwrap();
+    assert_eq!(awaited(store, 10).await, [id(1), id(3)]);
+    assert_eq!(store.assessment_lag().await, Ok(2));
+    let first = store.awaiting_assessment(1).await.unwrap().remove(0);
+    assert_eq!(first.feedback, vec![late]);
+    assert_eq!(first.assessment, Some(samples::assessment(50, 1, false)));
+    store.append(vec![event::assessment(52, 1, true)]).await.unwrap();
+    assert_eq!(awaited(store, 10).await, [id(3)]);
+    // Of refused feedback nothing is awaited.
+    assert_eq!(refused(store, vec![event::feedback(1, 2)]).await, ErrorKind::Conflict);
+    assert_eq!(awaited(store, 10).await, [id(3)]);
+}
+
+async fn recent_assessments_are_the_latest_with_a_reference(store: &impl Store) {
+    store.append((1..=4).map(event::interaction).collect()).await.unwrap();
+    let assessments = vec![
+        event::assessment(1, 1, true),
+        event::assessment(2, 2, true),
+        event::assessment(3, 3, false),
+        event::assessment(4, 4, true),
+        event::assessment(5, 1, true),  // instead of 1
+        event::assessment(6, 4, false), // instead of 4, and judged by nothing
+    ];
+    store.append(assessments).await.unwrap();
+    let recent = vec![samples::assessment(5, 1, true), samples::assessment(2, 2, true)];
+    assert_eq!(store.recent_assessments(10).await.as_ref(), Ok(&recent));
+    assert_eq!(store.recent_assessments(1).await.unwrap(), recent[..1]);
+}
+
+async fn experiences_are_amended_in_place(store: &impl Store) {
+    store.append(vec![event::experience(2), event::experience(1)]).await.unwrap();
+    store.append(vec![event::amendment(2, 0.5), event::amendment(2, 0.7)]).await.unwrap();
+    let amendment = samples::amendment(2, 0.7);
+    let amended = Experience { weight: 0.7, provenance: amendment.provenance, ..samples::experience(2) };
+    assert_eq!(store.experience(id(2)).await.as_ref(), Ok(&amended));
+    assert_eq!(store.experiences().await, Ok(vec![amended, samples::experience(1)]));
+    // The journal still says what was remembered first.
+    assert_eq!(store.events_after(0, 1).await.unwrap().remove(0).event, event::experience(2));
+}
+
+async fn patterns_runs_and_rollouts_are_replaced(store: &impl Store) {
+    let small = [event::pattern(1, 2), event::pattern(2, 5), event::pattern(3, 5)];
+    store.append(small.to_vec()).await.unwrap();
+    store.append(vec![event::pattern(1, 9)]).await.unwrap();
+    let largest_first = [(1, 9), (2, 5), (3, 5)].map(|(n, count)| samples::pattern(n, count));
+    assert_eq!(store.patterns().await.unwrap(), largest_first);
+
+    store.append(vec![event::run(2, RunState::Planned), event::run(1, RunState::Running)]).await.unwrap();
+    let done = RunState::Failed { reason: "out of memory".into() };
+    store.append(vec![event::run(2, done.clone())]).await.unwrap();
+    assert_eq!(store.run(id(2)).await, Ok(samples::run(2, done.clone())));
+    let runs = vec![samples::run(2, done), samples::run(1, RunState::Running)];
+    assert_eq!(store.runs().await, Ok(runs));
+
+    store.append(vec![event::rollout(2, RolloutState::Scanning)]).await.unwrap();
+    store.append(vec![event::rollout(1, RolloutState::OfflineGate)]).await.unwrap();
+    store.append(vec![event::rollout(2, samples::verdict(Outcome::Reject))]).await.unwrap();
+    let rollouts = vec![
+        samples::rollout(2, samples::verdict(Outcome::Reject)),
+        samples::rollout(1, RolloutState::OfflineGate),
+    ];
+    assert_eq!(store.rollouts().await, Ok(rollouts));
+}
+
+async fn an_alias_moves_only_from_where_it_is(store: &impl Store) {
+    let champion = Alias::champion();
+    store.append(vec![event::version(1), event::version(2)]).await.unwrap();
+    assert_eq!(store.version(VersionNumber(2)).await, Ok(samples::version(2)));
+    assert_eq!(store.versions().await, Ok(vec![samples::version(1), samples::version(2)]));
+    assert_eq!(refused(store, vec![event::alias_move("champion", 1, 2)]).await, ErrorKind::Conflict);
+    store.append(vec![event::alias_move("champion", 0, 2)]).await.unwrap();
+    assert_eq!(refused(store, vec![event::alias_move("champion", 0, 1)]).await, ErrorKind::Conflict);
+    store
+        .append(vec![event::alias_move("champion", 2, 1), event::alias_move("candidate", 0, 2)])
+        .await
+        .unwrap();
+    store.append(vec![event::alias_move("champion", 1, 0)]).await.unwrap();
+    let aliases = vec![(Alias::candidate(), VersionNumber(2)), (champion.clone(), VersionNumber::BASE)];
+    assert_eq!(store.aliases().await, Ok(aliases));
+    let history = [(0, 2), (2, 1), (1, 0)].map(|(from, to)| samples::alias_move("champion", from, to));
+    assert_eq!(store.alias_history(&champion).await.unwrap(), history);
+    assert_eq!(store.alias_history(&Alias("staging".into())).await, Ok(vec![]));
+}
+
+async fn of_racing_appends_one_wins(store: &impl Store) {
+    store.append(vec![event::version(1), event::version(2)]).await.unwrap();
+    let twice = (1..=20).chain(1..=20).map(|n| vec![event::interaction(n), event::experience(n)]);
+    let moves = [1, 2].map(|to| vec![event::alias_move("champion", 0, to)]);
+    let results = futures::future::join_all(twice.chain(moves).map(|events| store.append(events))).await;
+    let kinds: Vec<_> = results.into_iter().map(|result| result.map_err(|error| error.kind)).collect();
+    assert_eq!(kinds.iter().filter(|it| it.is_ok()).count(), 21);
+    assert_eq!(kinds.iter().filter(|it| **it == Err(ErrorKind::Conflict)).count(), 21);
+    let recorded = store.events_after(0, 100).await.unwrap();
+    assert_eq!(recorded.iter().map(|it| it.seq).collect::<Vec<_>>(), (1..=43).collect::<Vec<_>>());
+}

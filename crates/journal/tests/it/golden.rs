@@ -1,0 +1,89 @@
+//! Files of earlier formats still open and read.
+//!
+//! For each format `golden/vN.sqlite` is a database that autoglm of that time wrote, and `golden/vN.jsonl` are
+//! the events in it. A new format adds a pair: `AUTOGLM_WRITE_GOLDEN=vN cargo test -p autoglm-journal golden`.
+
+use std::path::PathBuf;
+
+use autoglm_domain::*;
+use autoglm_journal::{Config, SqliteStore};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::{
+    memory::MemoryStore,
+    model::assert_same,
+    samples::{self, event, id},
+};
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// A little of everything.
+fn events() -> Vec<Event> {
+    vec![
+        event::interaction(1),
+        event::interaction(2),
+        event::feedback(1, 1),
+        event::assessment(1, 1, true),
+        event::assessment(2, 2, false),
+        event::feedback(2, 2),
+        event::pattern(1, 1),
+        event::pattern(2, 3),
+        event::pattern(1, 5),
+        event::experience(1),
+        event::amendment(1, 0.7),
+        event::run(1, RunState::Planned),
+        event::run(1, RunState::Succeeded { version: VersionNumber(1) }),
+        event::version(1),
+        event::rollout(1, RolloutState::Scanning),
+        event::rollout(1, samples::verdict(Outcome::Promote)),
+        event::alias_move("champion", 0, 1),
+    ]
+}
+
+/// Writes the pair for the present format, when asked to.
+#[tokio::test]
+async fn write_golden_when_asked_to() {
+    let Ok(format) = std::env::var("AUTOGLM_WRITE_GOLDEN") else {
+        return;
+    };
+    let path = golden(&format!("{format}.sqlite"));
+    let store = SqliteStore::open(&path, Config::default()).await.unwrap();
+    store.append(events()).await.unwrap();
+    let lines = store.events_after(0, 1000).await.unwrap().into_iter();
+    let lines: String = lines.map(|it| serde_json::to_string(&it).unwrap() + "\n").collect();
+    std::fs::write(golden(&format!("{format}.jsonl")), lines).unwrap();
+    store.close().await.unwrap();
+    // Small pages, for the repository's sake.
+    let mut db = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
+    for step in
+        ["PRAGMA journal_mode = DELETE", "PRAGMA page_size = 512", "VACUUM", "PRAGMA journal_mode = WAL"]
+    {
+        sqlx::query(step).execute(&mut db).await.unwrap();
+    }
+    db.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_format_still_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.sqlite");
+    std::fs::copy(golden("v1.sqlite"), &path).unwrap();
+    let store = SqliteStore::open(&path, Config::default()).await.unwrap();
+
+    let lines = std::fs::read_to_string(golden("v1.jsonl")).unwrap();
+    let written: Vec<RecordedEvent> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(store.events_after(0, 1000).await.as_ref(), Ok(&written));
+    let naive = MemoryStore::default();
+    naive.append(written.into_iter().map(|it| it.event).collect()).await.unwrap();
+    assert_same(&store, &naive).await;
+
+    // Said once more without the help of our own fold.
+    let experience = store.experience(id(1)).await.unwrap();
+    assert_eq!((experience.weight, experience.embedding), (0.7, vec![0.6, -0.8, 0.25]));
+    assert_eq!(store.assessment_lag().await, Ok(1));
+    assert_eq!(store.aliases().await, Ok(vec![(Alias::champion(), VersionNumber(1))]));
+    store.append(vec![event::interaction(3)]).await.unwrap();
+    assert_eq!(store.events_after(17, 9).await.unwrap().len(), 1);
+}

@@ -1,0 +1,217 @@
+//! Records made from small numbers, the same ones at every call.
+
+use std::collections::BTreeMap;
+
+use autoglm_domain::*;
+use uuid::Uuid;
+
+pub(crate) fn id<K: IdKind>(n: u64) -> Id<K> {
+    Id::new(Uuid::from_u128((0x7000_8000_u128 << 64) | u128::from(n)))
+}
+
+pub(crate) fn interaction(n: u64) -> Interaction {
+    Interaction {
+        id: id(n),
+        at: at(n),
+        endpoint: Endpoint::Chat,
+        model: "champion".into(),
+        version: VersionNumber(n % 3),
+        messages: vec![ChatMessage::user(format!("frage {n} \u{1f427}"))],
+        sampling: Sampling { temperature: 0.7, stop: vec!["\n".into()], ..Sampling::default() },
+        answer: format!("answer \"{n}\""),
+        source: AnswerSource::Examples { count: 2 },
+        finish_reason: FinishReason::Stop,
+        usage: Usage { prompt_tokens: 5, completion_tokens: 3 },
+        logprobs: vec![TokenLogprob {
+            token: "a".into(),
+            id: 7,
+            logprob: -0.1,
+            top: vec![("b".into(), -2.3)],
+        }],
+        latency_ms: 12.3 + n as f64 / 7.0,
+        first_token_ms: 1.0 / 3.0,
+        principal: "anonymous".into(),
+        session: (n % 2 == 0).then(|| "s".to_owned()),
+        metadata: BTreeMap::from([("task".to_owned(), "travel".to_owned())]),
+    }
+}
+
+pub(crate) fn feedback(n: u64, of: u64) -> Feedback {
+    Feedback {
+        id: id(n),
+        interaction: id(of),
+        at: at(n),
+        principal: "ada".into(),
+        thumb: Some(Thumb::Down),
+        score: Some(20.0),
+        metric: Some(Metric { name: "resolved".into(), value: 0.0 }),
+        correction: Some(format!("correction {n}")),
+        comment: None,
+        tags: vec!["tag".into()],
+    }
+}
+
+pub(crate) fn assessment(n: u64, of: u64, judged: bool) -> Assessment {
+    Assessment {
+        id: id(n),
+        interaction: id(of),
+        at: at(n),
+        version: VersionNumber(1),
+        scores: BTreeMap::from([(dimension::ACCURACY.to_owned(), 40.0)]),
+        overall: 40.0 + n as f64 / 3.0,
+        label: Label::ReviseLogic,
+        similarity: Some(0.1),
+        reference: judged.then(|| Reference { text: "right".into(), source: ReferenceSource::Correction }),
+        evaluator: "normalised_match".into(),
+        evaluator_version: "1".into(),
+        findings: vec!["differs".into()],
+        pattern: Some(id(1)),
+    }
+}
+
+pub(crate) fn pattern(n: u64, count: u64) -> ErrorPattern {
+    ErrorPattern {
+        id: id(n),
+        name: format!("pattern {n}"),
+        count,
+        first_at: at(n),
+        last_at: at(n + count),
+        examples: vec![id(n)],
+        centroid: vec![0.1, -0.2, n as f32],
+    }
+}
+
+pub(crate) fn experience(n: u64) -> Experience {
+    Experience {
+        id: id(n),
+        at: at(n),
+        prompt: vec![ChatMessage::user(format!("prompt {n}"))],
+        target: format!("target {n}"),
+        weight: 0.3,
+        provenance: provenance(n),
+        embedding: vec![0.6, -0.8, 1.0 / (n + 3) as f32],
+        cluster: ClusterId(2),
+        held_out: n % 5 == 0,
+        task: None,
+    }
+}
+
+pub(crate) fn amendment(of: u64, weight: f32) -> ExperienceAmendment {
+    ExperienceAmendment { experience: id(of), at: at(of + 1), weight, provenance: provenance(of + 100) }
+}
+
+fn provenance(n: u64) -> Provenance {
+    Provenance {
+        interactions: vec![id(n)],
+        feedback: vec![id(n)],
+        principals: vec!["ada".into()],
+        verifier: "correction".into(),
+        ..Provenance::default()
+    }
+}
+
+pub(crate) fn run(n: u64, state: RunState) -> TrainingRun {
+    TrainingRun {
+        id: id(n),
+        at: at(n),
+        ended_at: None,
+        trigger: Trigger::ScoreBelow { mean: 61.7 },
+        base: ContentHash::of(b"base"),
+        parent: VersionNumber::BASE,
+        snapshot: ContentHash::of(b"snapshot"),
+        new_experiences: 3,
+        replayed_experiences: 1,
+        strategy: "replay".into(),
+        hyper: HyperParameters::default(),
+        seed: u64::MAX - n,
+        metrics: BTreeMap::from([("loss".to_owned(), 0.1)]),
+        state,
+    }
+}
+
+pub(crate) fn version(number: u64) -> ModelVersion {
+    ModelVersion {
+        number: VersionNumber(number),
+        hash: ContentHash::of(&number.to_le_bytes()),
+        at: at(number),
+        parent: VersionNumber(number.saturating_sub(1)),
+        run: Some(id(number)),
+        base: ContentHash::of(b"base"),
+        adapter: ContentHash::of(b"adapter"),
+        snapshot: None,
+        hyper: Some(HyperParameters::default()),
+        metrics: BTreeMap::new(),
+        code_version: "0.1.0".into(),
+        note: None,
+    }
+}
+
+pub(crate) fn rollout(n: u64, state: RolloutState) -> Rollout {
+    Rollout { id: id(n), at: at(n), candidate: VersionNumber(n), champion: VersionNumber::BASE, state }
+}
+
+pub(crate) fn verdict(outcome: Outcome) -> RolloutState {
+    let paired = PairedEvidence {
+        pairs: 40,
+        champion_mean: 0.1,
+        candidate_mean: 0.7,
+        difference: 0.6,
+        lower: 0.2,
+        upper: 0.9,
+        alpha: 0.05,
+    };
+    let evidence = Evidence { new_skill: Some(paired), ..Evidence::default() };
+    RolloutState::Decided { verdict: Verdict { outcome, reason: "40 pairs".into(), at: at(9), evidence } }
+}
+
+pub(crate) fn alias_move(alias: &str, from: u64, to: u64) -> AliasMove {
+    AliasMove {
+        alias: Alias(alias.into()),
+        from: VersionNumber(from),
+        to: VersionNumber(to),
+        at: at(to),
+        by: "gate".into(),
+        reason: "better".into(),
+        rollout: None,
+    }
+}
+
+fn at(n: u64) -> Timestamp {
+    Timestamp(1_795_000_000_000 + n as i64)
+}
+
+/// Shorthands for events, so that a test reads as what happened.
+pub(crate) mod event {
+    use super::*;
+
+    pub(crate) fn interaction(n: u64) -> Event {
+        Event::Interaction(Box::new(super::interaction(n)))
+    }
+    pub(crate) fn feedback(n: u64, of: u64) -> Event {
+        Event::Feedback(super::feedback(n, of))
+    }
+    pub(crate) fn assessment(n: u64, of: u64, judged: bool) -> Event {
+        Event::Assessment(super::assessment(n, of, judged))
+    }
+    pub(crate) fn pattern(n: u64, count: u64) -> Event {
+        Event::Pattern(super::pattern(n, count))
+    }
+    pub(crate) fn experience(n: u64) -> Event {
+        Event::Experience(Box::new(super::experience(n)))
+    }
+    pub(crate) fn amendment(of: u64, weight: f32) -> Event {
+        Event::ExperienceAmended(super::amendment(of, weight))
+    }
+    pub(crate) fn run(n: u64, state: RunState) -> Event {
+        Event::Run(Box::new(super::run(n, state)))
+    }
+    pub(crate) fn version(number: u64) -> Event {
+        Event::Version(Box::new(super::version(number)))
+    }
+    pub(crate) fn rollout(n: u64, state: RolloutState) -> Event {
+        Event::Rollout(Box::new(super::rollout(n, state)))
+    }
+    pub(crate) fn alias_move(alias: &str, from: u64, to: u64) -> Event {
+        Event::AliasMoved(super::alias_move(alias, from, to))
+    }
+}

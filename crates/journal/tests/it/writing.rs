@@ -1,0 +1,128 @@
+//! Group commit, several processes on one file, closing.
+
+use std::time::Duration;
+
+use autoglm_domain::*;
+use autoglm_journal::{Config, Health, JournalError, SqliteStore};
+use futures::{FutureExt, future::join_all};
+
+use crate::samples::{self, event, id};
+
+async fn open(folder: &tempfile::TempDir, config: Config) -> SqliteStore {
+    SqliteStore::open(folder.path().join("journal.sqlite"), config).await.unwrap()
+}
+
+async fn count(store: &SqliteStore) -> usize {
+    store.events_after(0, usize::MAX).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn an_append_whose_caller_went_away_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Config::default()).await;
+    for n in 1..=50 {
+        // Polled once it is queued; then its caller drops it.
+        assert!(store.append(vec![event::interaction(n)]).now_or_never().is_none());
+    }
+    // The writer goes in order, so when this one is there all the others are.
+    store.append(vec![event::interaction(51)]).await.unwrap();
+    assert_eq!(count(&store).await, 51);
+}
+
+#[tokio::test]
+async fn a_full_queue_makes_callers_wait_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Config { queue_appends: 2, max_batch_appends: 3, ..Config::default() }).await;
+    let results = join_all((1..=100).map(|n| store.append(vec![event::interaction(n)]))).await;
+    assert_eq!(results, vec![Ok(()); 100]);
+    assert_eq!(count(&store).await, 100);
+}
+
+#[tokio::test]
+async fn two_stores_on_one_file_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = tokio::join!(open(&folder, Config::default()), open(&folder, Config::default()));
+    let appends = (1..=60).map(|n| {
+        let store = if n % 2 == 0 { &one } else { &other };
+        store.append(vec![event::interaction(n), event::feedback(n, n)])
+    });
+    assert_eq!(join_all(appends).await, vec![Ok(()); 60]);
+    let recorded = one.events_after(0, 1000).await.unwrap();
+    assert_eq!(recorded.iter().map(|it| it.seq).collect::<Vec<_>>(), (1..=120).collect::<Vec<_>>());
+    assert_eq!(recorded, other.events_after(0, 1000).await.unwrap());
+    // An alias moved by one process is where the other one finds it.
+    one.append(vec![event::version(1), event::alias_move("champion", 0, 1)]).await.unwrap();
+    let stale = other.append(vec![event::alias_move("champion", 0, 1)]).await.unwrap_err();
+    assert_eq!(stale.message, "alias `champion` points at v1, not at v0");
+    assert_eq!(stale.kind, ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_reader_follows_a_server_and_may_not_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = open(&folder, Config::default()).await;
+    let reader = SqliteStore::open_read_only(server.path(), Config::default()).await.unwrap();
+    server.append(vec![event::interaction(1)]).await.unwrap();
+    assert_eq!(reader.interaction(id(1)).await.unwrap().interaction, samples::interaction(1));
+    let refused = reader.append(vec![event::interaction(2)]).await.unwrap_err();
+    assert_eq!(
+        (refused.kind, refused.message.as_str()),
+        (ErrorKind::Denied, "the store was opened for reading only")
+    );
+    // It also reads what a server left behind, and does not keep it from starting again.
+    server.close().await.unwrap();
+    drop(server);
+    let late = SqliteStore::open_read_only(reader.path(), Config::default()).await.unwrap();
+    assert_eq!(count(&late).await, 1);
+    let again = open(&folder, Config::default()).await;
+    again.append(vec![event::interaction(2)]).await.unwrap();
+    assert_eq!(count(&late).await, 2);
+}
+
+#[tokio::test]
+async fn closing_writes_what_is_queued_and_folds_the_log_into_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Config::default()).await;
+    for n in 1..=40 {
+        assert!(store.append(vec![event::interaction(n)]).now_or_never().is_none());
+    }
+    store.close().await.unwrap();
+    assert_eq!(store.close().await, Ok(()));
+    let closed = store.append(vec![event::interaction(41)]).await.unwrap_err();
+    assert_eq!((closed.kind, closed.message.as_str()), (ErrorKind::Unavailable, "the store is closed"));
+    assert_eq!(store.recent_interactions(1).await.unwrap_err().message, "the store is closed");
+    // Nothing of it is in the log any more: the file alone has it all.
+    let copy = folder.path().join("copy.sqlite");
+    std::fs::copy(store.path(), &copy).unwrap();
+    let copied = SqliteStore::open(copy, Config::default()).await.unwrap();
+    assert_eq!(count(&copied).await, 40);
+}
+
+#[tokio::test]
+async fn dropping_it_writes_what_is_queued() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Config::default()).await;
+    assert!(store.append(vec![event::interaction(1)]).now_or_never().is_none());
+    drop(store);
+    let again = open(&folder, Config::default()).await;
+    for _ in 0..500 {
+        if count(&again).await == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the append was lost");
+}
+
+#[tokio::test]
+async fn health_tells_sizes_and_the_latest_position() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Config::default()).await;
+    store.append((1..=3).map(event::interaction).collect()).await.unwrap();
+    let Health { last_seq, file_bytes, wal_bytes, queued_appends } = store.health().await.unwrap();
+    assert_eq!((last_seq, queued_appends), (3, 0));
+    assert_eq!(file_bytes, std::fs::metadata(store.path()).unwrap().len());
+    assert!(wal_bytes > 0);
+    store.close().await.unwrap();
+    assert_eq!(store.health().await, Err(JournalError::Closed));
+}
