@@ -1,0 +1,97 @@
+//! Correct it once: how many other utterances of the same meaning are answered right at once after a correction?
+//!
+//! For each of a number of held-out utterances, one utterance of the traffic with the same reference is asked and
+//! corrected; then, at once, the held-out one is asked. Run it against a fresh server.
+
+use std::time::Instant;
+
+use autoglm_domain::{Error, Result};
+use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use super::{
+    answer::is_right,
+    client::{Asking, Client},
+    options::RecallMode,
+    stream::{Stream, Utterance},
+    tally::quantile,
+    users::Opinion,
+};
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct ParaphraseReport {
+    /// Corrections made.
+    pub(crate) corrections: usize,
+    /// Share of the corrected questions that were answered right when asked again at once.
+    pub(crate) same_right: f64,
+    /// Share of the held-out utterances that were answered right at once after one correction each.
+    pub(crate) paraphrase_right: f64,
+    /// The same before the correction.
+    pub(crate) paraphrase_right_before: f64,
+    /// Median seconds from sending a correction to having the answer to the held-out utterance.
+    pub(crate) seconds_p50: f64,
+    /// The slowest of them.
+    pub(crate) seconds_max: f64,
+}
+
+/// Makes up to `corrections` corrections at the server behind `client`, one after another. `Invalid` when no
+/// held-out utterance has its reference in the traffic, `Unavailable` when a request fails.
+pub(crate) async fn measure(
+    client: &Client, stream: &Stream, corrections: usize, seed: u64, recall: RecallMode,
+) -> Result<ParaphraseReport> {
+    let pairs = pairs(stream, corrections, seed);
+    if pairs.is_empty() {
+        return Err(Error::invalid(format!("{}: no held-out line has its reference in the traffic", stream.name)));
+    }
+    let asking = Asking { task: None, recall: Some(recall) };
+    let failed = |failure: String| Error::unavailable(format!("request failed: {failure}"));
+    let (mut same, mut right, mut before) = (0_usize, 0_usize, 0_usize);
+    let mut seconds = Vec::with_capacity(pairs.len());
+    for (corrected, held_out) in &pairs {
+        let answer = client.ask(held_out, asking).await.map_err(failed)?;
+        before += usize::from(is_right(&answer.text, &held_out.reference));
+        let answer = client.ask(corrected, asking).await.map_err(failed)?;
+        let sent = Instant::now();
+        let correction = Opinion::Correction(corrected.reference.clone());
+        client.tell(&answer.id, &correction).await.map_err(failed)?;
+        let answer = client.ask(held_out, asking).await.map_err(failed)?;
+        seconds.push(sent.elapsed().as_secs_f64());
+        right += usize::from(is_right(&answer.text, &held_out.reference));
+        let answer = client.ask(corrected, asking).await.map_err(failed)?;
+        same += usize::from(is_right(&answer.text, &corrected.reference));
+    }
+    let share = |count: usize| count as f64 / pairs.len() as f64;
+    Ok(ParaphraseReport {
+        corrections: pairs.len(),
+        same_right: share(same),
+        paraphrase_right: share(right),
+        paraphrase_right_before: share(before),
+        seconds_p50: quantile(seconds.iter().copied(), 0.5).unwrap_or_default(),
+        seconds_max: quantile(seconds.iter().copied(), 1.0).unwrap_or_default(),
+    })
+}
+
+/// An utterance of the traffic and a held-out one with the same reference, the references taking turns.
+fn pairs(stream: &Stream, most: usize, seed: u64) -> Vec<(&Utterance, &Utterance)> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let deepest = stream.tasks.iter().map(|task| task.held_out.len()).max().unwrap_or_default();
+    let mut pairs = Vec::new();
+    for turn in 0..deepest {
+        for task in &stream.tasks {
+            let Some(held_out) = task.held_out.get(turn) else { continue };
+            let same: Vec<_> = task.traffic.iter().filter(|u| u.reference == held_out.reference).collect();
+            if same.is_empty() {
+                continue;
+            }
+            pairs.extend(same.get(rng.random_range(0..same.len())).map(|corrected| (*corrected, held_out)));
+        }
+        if pairs.len() >= most {
+            break;
+        }
+    }
+    pairs.truncate(most);
+    pairs.shuffle(&mut rng);
+    pairs
+}
