@@ -71,8 +71,15 @@ mod tests {
                 let to = VersionNumber(step.unsigned_abs());
                 let reason = if *step < 0 { format!("{ROLLBACK}worse") } else { "better".into() };
                 let by = "test".to_owned();
-                let step =
-                    AliasMove { alias: Alias::champion(), from, to, at: Timestamp(0), by, reason, rollout: None };
+                let step = AliasMove {
+                    alias: Alias::champion(),
+                    from,
+                    to,
+                    at: Timestamp(0),
+                    by,
+                    reason,
+                    rollout: None,
+                };
                 from = to;
                 step
             })

@@ -151,7 +151,9 @@ impl Error {
                 "only safetensors are read, because a pickled file can run code; save with `safe_serialization=True`"
             }
             Self::NotPeft { .. } => "a PEFT adapter is `adapter_config.json` and `adapter_model.safetensors`",
-            Self::NoVersion(_) => "name an alias, `v3`, or the first digits of a hash; `autoglm versions list`",
+            Self::NoVersion(_) => {
+                "name an alias, `v3`, or the first digits of a hash; `autoglm versions list`"
+            }
             Self::Ambiguous { .. } => "write more digits of the hash",
             Self::Moved { .. } => "look at what changed, then try again",
             Self::NoEarlier(_) => "nothing was promoted before it",

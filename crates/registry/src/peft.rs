@@ -106,7 +106,9 @@ fn init(value: &Value) -> Option<String> {
     match value {
         Value::Bool(_) | Value::Null => None,
         Value::String(way) if ["gaussian", "eva", "orthogonal"].contains(&way.as_str()) => None,
-        other => Some(format!("`init_lora_weights` is {}: it changes the base model's weights", brief(other))),
+        other => {
+            Some(format!("`init_lora_weights` is {}: it changes the base model's weights", brief(other)))
+        }
     }
 }
 

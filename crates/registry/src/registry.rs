@@ -128,6 +128,7 @@ impl Registry {
         let mut version = self.unnumbered(new, adapter).await?;
         for _ in 0..NUMBER_TRIES {
             let versions = self.store.versions().await?;
+            let last = versions.iter().map(|version| version.number.0).max().unwrap_or(0);
             if let Some(there) = versions.into_iter().find(|there| there.hash == version.hash) {
                 let events = also(&there);
                 if !events.is_empty() {
@@ -135,7 +136,7 @@ impl Registry {
                 }
                 return Ok(there);
             }
-            version.number = self.next_number().await?;
+            version.number = VersionNumber(last + 1);
             let mut events = vec![Event::Version(Box::new(version.clone()))];
             events.extend(also(&version));
             match self.store.append(events).await {
@@ -150,11 +151,6 @@ impl Registry {
         }
         let message = format!("{NUMBER_TRIES} version numbers in a row were taken by other processes");
         Err(autoglm_domain::Error::unavailable(message).into())
-    }
-
-    async fn next_number(&self) -> Result<VersionNumber> {
-        let last = self.store.versions().await?.iter().map(|version| version.number).max();
-        Ok(VersionNumber(last.unwrap_or_default().0 + 1))
     }
 
     async fn is_taken(&self, number: VersionNumber) -> Result<bool> {
@@ -250,7 +246,10 @@ impl Registry {
         if number == VersionNumber::BASE { Ok(None) } else { self.get(number).await.map(Some) }
     }
 
-    async fn experiences(&self, version: Option<&ModelVersion>) -> Result<std::collections::BTreeSet<String>> {
+    async fn experiences(
+        &self,
+        version: Option<&ModelVersion>,
+    ) -> Result<std::collections::BTreeSet<String>> {
         match version.and_then(|version| version.snapshot) {
             Some(hash) => diff::experiences(hash, &self.artifacts.get(hash).await?),
             None => Ok(std::collections::BTreeSet::new()),

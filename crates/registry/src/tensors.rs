@@ -55,6 +55,7 @@ pub(crate) fn check(
     };
     if tensors.is_empty() {
         findings.push("adapter_model.safetensors holds no tensors".into());
+        return;
     }
     if tensors.len() > limits.max_tensors {
         findings.push(format!("{} tensors are more than {}", tensors.len(), limits.max_tensors));
@@ -115,7 +116,9 @@ fn check_numbers(
     let (sum, largest) = match view.dtype() {
         Dtype::F32 => fold(data.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)))),
         Dtype::F16 => fold(data.as_chunks().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f64())),
-        Dtype::BF16 => fold(data.as_chunks().0.iter().map(|bytes| half::bf16::from_le_bytes(*bytes).to_f64())),
+        Dtype::BF16 => {
+            fold(data.as_chunks().0.iter().map(|bytes| half::bf16::from_le_bytes(*bytes).to_f64()))
+        }
         other => {
             findings.push(format!("`{name}` is {other:?}: only f32, f16 and bf16 are understood"));
             return None;
