@@ -64,7 +64,7 @@ impl Consistency {
             if numbers.iter().any(|source| self.same_number(source, &given)) {
                 supported += self.config.fact_weight;
             } else {
-                findings.push(format!("the number {} is not in the context", given.value));
+                findings.push(format!("the number {} is not in the context", given.written));
             }
         }
         for name in names(answer) {
@@ -96,7 +96,10 @@ impl Consistency {
     fn same_number(&self, source: &Quantity, given: &Quantity) -> bool {
         // The words after a number are no reliable units in running text.
         let bare = |quantity: &Quantity| Quantity { unit: None, ..quantity.clone() };
-        number::agree(&bare(source), &bare(given), None, self.config.numeric_tolerance)
+        let agree = |left: &Quantity, right: &Quantity| {
+            number::agree(left, right, None, self.config.numeric_tolerance)
+        };
+        agree(&bare(source), &bare(given)) || agree(source, given)
     }
 }
 
@@ -147,7 +150,7 @@ mod tests {
     #[test]
     fn what_the_context_says_is_supported() {
         assert_eq!(support("Lovelace was born in London in 1815."), Some((1.0, vec![])));
-        assert_eq!(support("She writes about an engine of Babbage."), Some((0.875, vec![])));
+        assert_eq!(support("She writes about an engine of Babbage."), Some((5.0 / 6.0, vec![])));
         assert_eq!(support("yes"), None);
         assert_eq!(support(""), None);
     }

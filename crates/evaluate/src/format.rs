@@ -48,7 +48,10 @@ static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
     let compile = |source: String| Regex::new(&source).expect("constant");
     Patterns {
         json: compile(format!(
-            r"(?i)\b{VERBS}\b[^.?!\n]{{0,60}}?\b(?:(?:in|as|with|using|only|valid|a|the)\s+)+(?:valid\s+)?json\b|\bjson (?:only|format)\b"
+            r"(?ix)\b{VERBS}\b [^.?!\n]{{0,60}}?
+                (?: \b(?:in|as|with|using|only|valid)\s+ (?:(?:an?|the|valid|only)\s+)* json\b
+                  | \b(?:an?|the)\s+ json\s+ (?:object|array|document|list|string)\b )
+              | \bjson\s+(?:only|format)\b"
         )),
         one_word: compile(
             r"(?i)\b(?:in|with|using|only|exactly|just)\s+(?:a\s+|exactly\s+|only\s+)*(?:one|single|1)[\s-]word\b(?:\s+only)?|\bone[\s-]word (?:answer|reply)\b".into(),

@@ -9,9 +9,11 @@ use regex::Regex;
 /// A finite number with an optional unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quantity {
-    /// The number, in the unit's base where the unit is known (`1 km` is 1000 m).
+    /// The number in the unit's base where the unit is known (`1 km` is 1000 m).
     pub value: f64,
-    /// Digits of an integer without leading zeros, with its sign, where no unit scaled it.
+    /// The number as it was written.
+    pub written: f64,
+    /// Digits of an integer as it was written, with its sign, without leading zeros.
     pub integer: Option<String>,
     /// What is measured: a base unit (`m`, `g`, `s`, `%`, `$`), or the unit as it was written.
     pub unit: Option<String>,
@@ -94,6 +96,9 @@ fn quantity(captures: &regex::Captures<'_>, before: Option<char>) -> Option<Quan
     if inside_word && part("sign").is_none() && part("currency").is_none() {
         return None;
     }
+    if part("sign").is_some() && part("inner").is_some() && part("currency").is_none() {
+        return None;
+    }
     // In `10-5` and `covid-19` the line is no sign.
     let negative = match (part("sign"), part("inner")) {
         (Some("-" | "\u{2212}"), _) => !inside_word,
@@ -108,11 +113,12 @@ fn quantity(captures: &regex::Captures<'_>, before: Option<char>) -> Option<Quan
         Some(written) => known_unit(written),
         None => (None, 1.0),
     };
-    let value = if negative { -magnitude * factor } else { magnitude * factor };
+    let written = if negative { -magnitude } else { magnitude };
+    let value = written * factor;
     if !value.is_finite() {
         return None;
     }
-    let whole = exponent.is_empty() && factor == 1.0 && plain.bytes().all(|b| b.is_ascii_digit());
+    let whole = exponent.is_empty() && plain.bytes().all(|b| b.is_ascii_digit());
     let integer = whole.then(|| {
         let digits = plain.trim_start_matches('0');
         match (digits.is_empty(), negative) {
@@ -121,7 +127,7 @@ fn quantity(captures: &regex::Captures<'_>, before: Option<char>) -> Option<Quan
             (false, false) => digits.to_owned(),
         }
     });
-    Some(Quantity { value, integer, unit })
+    Some(Quantity { value, written, integer, unit })
 }
 
 fn known_unit(written: &str) -> (Option<String>, f64) {
@@ -190,21 +196,24 @@ fn western_digits(text: &str) -> String {
 }
 
 /// Whether two quantities state the same. Integers must agree in every digit unless `tolerance` was given;
-/// other numbers may differ by `tolerance`, or by `default_tolerance`, relative to the larger one. Units must
-/// agree where both have one.
+/// other numbers may differ by `tolerance`, or by `default_tolerance`, relative to the larger one. Where both have
+/// a unit, it must be of the same sort, and `1 km` is `1000 m`; where one has none, the other's is ignored.
 pub fn agree(left: &Quantity, right: &Quantity, tolerance: Option<f64>, default_tolerance: f64) -> bool {
-    if let (Some(left), Some(right)) = (&left.unit, &right.unit)
-        && left != right
-    {
+    let measured = left.unit.is_some() && right.unit.is_some();
+    if measured && left.unit != right.unit {
         return false;
     }
+    let (left_value, right_value) =
+        if measured { (left.value, right.value) } else { (left.written, right.written) };
+    let scaled = measured && (left.value != left.written || right.value != right.written);
     if tolerance.is_none()
+        && !scaled
         && let (Some(left), Some(right)) = (&left.integer, &right.integer)
     {
         return left == right;
     }
-    let allowed = tolerance.unwrap_or(default_tolerance) * left.value.abs().max(right.value.abs());
-    (left.value - right.value).abs() <= allowed
+    let allowed = tolerance.unwrap_or(default_tolerance) * left_value.abs().max(right_value.abs());
+    (left_value - right_value).abs() <= allowed
 }
 
 #[cfg(test)]
@@ -269,6 +278,8 @@ mod tests {
             ("5%", "5 kg", false),
             ("1 km", "1000 m", true),
             ("1 km", "1 m", false),
+            ("5 km", "5", true),
+            ("5 km", "5000", false),
             ("$5", "5 dollars", true),
             ("$5", "€5", false),
             ("3 apples", "3 apple", true),

@@ -62,7 +62,7 @@ mod tests {
             ),
             (
                 "(?x)a\n  *b**\\q",
-                "the regular expression of rule `x` is wrong at line 2, column 6: unrecognized escape sequence",
+                "the regular expression of rule `x` is wrong at line 2, column 7: unrecognized escape sequence",
             ),
         ];
         for (source, expected) in cases {

@@ -425,7 +425,7 @@ mod tests {
             patterns.observe(&failure(3, "exchange rate today", None, &[0.0, 1.0]), None, &ids);
         assert_eq!(card, again);
         assert_ne!(card, rate);
-        assert_eq!(patterns.get(card).unwrap().name, "about card, lost, again");
+        assert_eq!(patterns.get(card).unwrap().name, "about card, lost");
         assert_eq!(patterns.get(card).unwrap().centroid, [0.95, 0.05]);
         assert_eq!(changed.len(), 1);
         let (moved, changed) =

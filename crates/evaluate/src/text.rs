@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use unicode_normalization::{UnicodeNormalization as _, char::is_combining_mark};
 
 /// Symbols that carry meaning (`C` is not `C++`, `5` is not `5%`) and so survive normalisation.
-const MEANINGFUL: &str = "+#%$€£¥₹<>=*/^&@~|\\";
+const MEANINGFUL: &str = "+%$€£¥₹<>=/^&@~|\\";
 
 /// The text that two spellings of one answer share.
 ///
@@ -67,6 +67,9 @@ fn place_of(c: char, before: Option<char>, after: Option<char>) -> Place {
         '-' | '\u{2212}' if digit(after) && !letter(before) => Place::Minus,
         '.' | ',' if digit(before) && digit(after) => Place::Keep,
         // `.5` is not `5`.
+        // Between words these are arithmetic and `C#`; at an edge they are Markdown.
+        '*' if letter(before) && letter(after) => Place::Keep,
+        '#' if letter(before) || letter(after) => Place::Keep,
         '.' if digit(after) && !letter(before) => Place::Keep,
         '\'' | '\u{2019}' if letter(before) && letter(after) => Place::Drop,
         _ if c.is_whitespace() || is_punctuation(c) => Place::Space,
@@ -178,6 +181,8 @@ mod tests {
             ("שלום!", "שלום"),
             ("ｆｕｌｌ　ｗｉｄｔｈ", "full width"),
             ("«oui»", "oui"),
+            ("**Paris**", "Paris"),
+            ("## Paris", "Paris"),
             ("soft\u{AD}ware", "software"),
         ] {
             assert_eq!(normalise(left, true), normalise(right, true), "{left} / {right}");
@@ -189,6 +194,7 @@ mod tests {
         for (left, right) in [
             ("C++", "C"),
             ("C#", "C"),
+            ("2*3", "2 3"),
             ("-5", "5"),
             ("\u{2212}5", "5"),
             (".5", "5"),

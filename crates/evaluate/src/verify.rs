@@ -106,7 +106,7 @@ fn json_difference(wanted: &Value, given: &Value) -> String {
 
 /// What the request's metadata demands of any answer: `json_schema` and `regex`. A constraint that is itself
 /// broken is reported as undecided, with a log line, and never held against the answer.
-pub fn constraints(subject: &Subject<'_>, regex_limit: usize) -> Vec<Check> {
+pub(crate) fn constraints(subject: &Subject<'_>, regex_limit: usize) -> Vec<Check> {
     let mut checks = Vec::new();
     if let Some(schema) = subject.metadata("json_schema") {
         checks.push(json_schema(subject.answer, schema));

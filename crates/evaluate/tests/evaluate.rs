@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use autoglm_domain::*;
 use autoglm_evaluate::*;
@@ -57,7 +57,7 @@ fn an_answer_is_held_to_a_given_reference() {
 fn longer_answers_are_graded_by_similarity() {
     let reference =
         "You can block a lost card in the app under settings, cards, block, at any time of the day.";
-    let near = "You can block a lost card in the app under settings, cards, block, at any time of day!";
+    let near = "You can block a lost card in the app under settings, cards, block, at any time.";
     let far = "Our branch opens on Monday.";
     let near = assess(&with(record(1, "q", near), &[("reference", reference)]));
     assert!(near.similarity.unwrap() > 0.85, "{near:?}");
@@ -339,13 +339,14 @@ proptest! {
         say(&mut given, 1, "ann", &correction);
         let mut heard = given.clone();
         heard.interaction.metadata.remove("reference");
+        static JUDGE: LazyLock<Evaluator> = LazyLock::new(|| evaluator(Config::default(), None).unwrap());
         for record in [given, heard] {
-            let assessment = assess(&record);
+            let assessment = block_on(JUDGE.assess(&record)).unwrap();
             prop_assert!((0.0..=100.0).contains(&assessment.overall));
             prop_assert!(assessment.scores.values().all(|score| (0.0..=100.0).contains(score)));
             prop_assert!(assessment.similarity.is_none_or(|cosine| (-1.0..=1.0).contains(&cosine)));
-            prop_assert!(assessment.overall <= *assessment.scores.get("accuracy").unwrap_or(&100.0) + 100.0);
-            prop_assert_eq!(assess(&record), assessment);
+            let again = block_on(JUDGE.assess(&record)).unwrap();
+            prop_assert_eq!(Assessment { id: assessment.id, ..again }, assessment);
         }
     }
 

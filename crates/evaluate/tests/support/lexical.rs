@@ -7,7 +7,7 @@ const DIMENSIONS: usize = 512;
 
 /// Texts that share words and parts of words are close; meaning it does not know.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct LexicalEmbedder;
+pub(crate) struct LexicalEmbedder;
 
 impl Embedder for LexicalEmbedder {
     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {

@@ -1,6 +1,6 @@
 //! Records, a store and a generator for the tests.
 
-pub mod lexical;
+pub(crate) mod lexical;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use autoglm_evaluate::{Config, EvaluateError, Evaluator};
 use lexical::LexicalEmbedder;
 
 /// An interaction as the gateway records it; nothing was said of it yet. `n` makes its id.
-pub fn record(n: u128, prompt: &str, answer: &str) -> InteractionRecord {
+pub(crate) fn record(n: u128, prompt: &str, answer: &str) -> InteractionRecord {
     InteractionRecord {
         interaction: Interaction {
             id: InteractionId::new(uuid::Uuid::from_u128(n)),
@@ -40,14 +40,14 @@ pub fn record(n: u128, prompt: &str, answer: &str) -> InteractionRecord {
 }
 
 /// The same with metadata.
-pub fn with(mut record: InteractionRecord, pairs: &[(&str, &str)]) -> InteractionRecord {
+pub(crate) fn with(mut record: InteractionRecord, pairs: &[(&str, &str)]) -> InteractionRecord {
     let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     record.interaction.metadata.extend(pairs);
     record
 }
 
 /// Feedback of `principal` on `record`: `+`, `-`, or a correction.
-pub fn say(record: &mut InteractionRecord, at: i64, principal: &str, what: &str) {
+pub(crate) fn say(record: &mut InteractionRecord, at: i64, principal: &str, what: &str) {
     let thumb = match what {
         "+" => Some(Thumb::Up),
         "-" => Some(Thumb::Down),
@@ -68,16 +68,19 @@ pub fn say(record: &mut InteractionRecord, at: i64, principal: &str, what: &str)
 }
 
 /// An evaluator with the lexical embedder, a clock at 5 s and ids from 1.
-pub fn evaluator(config: Config, generator: Option<Arc<dyn Generator>>) -> Result<Evaluator, EvaluateError> {
+pub(crate) fn evaluator(
+    config: Config,
+    generator: Option<Arc<dyn Generator>>,
+) -> std::result::Result<Evaluator, EvaluateError> {
     let clock = Arc::new(ManualClock::at(Timestamp(5_000)));
     Evaluator::new(config, Arc::new(LexicalEmbedder), generator, clock, Arc::new(SequentialIds::default()))
 }
 
 /// Answers with the given texts, one after another, and keeps the requests.
 #[derive(Default)]
-pub struct Scripted {
-    pub answers: Mutex<Vec<&'static str>>,
-    pub requests: Mutex<Vec<GenerationRequest>>,
+pub(crate) struct Scripted {
+    pub(crate) answers: Mutex<Vec<&'static str>>,
+    pub(crate) requests: Mutex<Vec<GenerationRequest>>,
 }
 
 #[async_trait]
@@ -102,7 +105,7 @@ impl Generator for Scripted {
 }
 
 /// A store that only knows what awaits assessment.
-pub struct Waiting(pub Vec<InteractionRecord>);
+pub(crate) struct Waiting(pub(crate) Vec<InteractionRecord>);
 
 fn absent<T>() -> autoglm_domain::Result<T> {
     Err(Error::internal("not in this test"))
