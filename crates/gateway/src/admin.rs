@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use autoglm_domain::{Alias, AliasMove, AnswerSource, InteractionId, Rollout, RolloutState, TrainingRun, VersionNumber};
+use autoglm_domain::{Alias, AliasMove, AnswerSource, Rollout, RolloutState, TrainingRun, VersionNumber};
 use axum::{
     Extension, Json,
     body::Body,
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     GatewayError, Promotion, Rollback, TrainOrder,
+    feedback::parse_id,
     fields::{Fields, missing},
     gateway::Shared,
     intake::{Arrival, read_json},
@@ -86,8 +87,7 @@ pub(crate) async fn trace(
     Extension(arrival): Extension<Arrival>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>> {
-    let id: InteractionId =
-        id.parse().map_err(|error| GatewayError::value("id", crate::error::with_hint(&error)))?;
+    let id = parse_id(&id, "id")?;
     let store = &shared.gateway.store;
     let record = store.interaction(id).await?;
     shared.principals.check_may_see(&arrival.caller, &record.interaction.principal)?;

@@ -88,7 +88,8 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u32>> {
     let new = sampling::tokens(fields, "max_completion_tokens")?;
     match (old, new) {
         (Some(old), Some(new)) if old != new => {
-            let message = format!("`max_tokens` is {old} but `max_completion_tokens` is {new} (hint: give one)");
+            let message =
+                format!("`max_tokens` is {old} but `max_completion_tokens` is {new} (hint: give one)");
             Err(GatewayError::value("max_tokens", message))
         }
         _ => Ok(new.or(old)),

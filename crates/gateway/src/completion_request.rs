@@ -35,7 +35,8 @@ pub(crate) fn parse(body: Value, config: &Config) -> Result<AnswerRequest> {
     if let Some(best_of) = fields.integer("best_of", 1..=i64::MAX)?
         && usize::try_from(best_of) != Ok(n)
     {
-        let message = format!("`best_of` is {best_of} but `n` is {n}; choosing among answers is not supported");
+        let message =
+            format!("`best_of` is {best_of} but `n` is {n}; choosing among answers is not supported");
         return Err(GatewayError::unsupported("best_of", message));
     }
     let (stream, include_usage) = request::streaming(&mut fields)?;

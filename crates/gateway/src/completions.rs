@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::{Extension, body::Body, extract::State, response::Response};
+use axum::{
+    Extension,
+    body::Body,
+    extract::State,
+    response::{IntoResponse as _, Response},
+};
 use serde_json::Value;
 
 use crate::{
     Config, GatewayError, chat_request, completion_request,
     exchange::Exchange,
     gateway::Shared,
-    intake::{Arrival, read_json},
+    intake::{Arrival, VERSION_HEADER, read_json, version_value},
     request::AnswerRequest,
     sse, whole,
 };
@@ -42,5 +47,11 @@ async fn answer(
     let request = parse(body, &shared.gateway.config)?;
     let stream = request.stream;
     let (exchange, events) = Exchange::begin(shared, arrival, request).await?;
-    if stream { Ok(sse::respond(exchange, events)) } else { whole::respond(exchange, events).await }
+    if stream {
+        return Ok(sse::respond(exchange, events));
+    }
+    let version = version_value(exchange.version);
+    let mut response = whole::respond(exchange, events).await.unwrap_or_else(GatewayError::into_response);
+    response.headers_mut().insert(VERSION_HEADER, version);
+    Ok(response)
 }

@@ -87,20 +87,19 @@ pub(crate) async fn embeddings(
     let slot = shared.slot()?;
     let version = shared.resolve(&model)?;
     let blocking = Arc::clone(&shared);
-    let work = tokio::task::spawn_blocking(move || embed(&blocking, &inputs));
-    let joined = work.await.map_err(|error| GatewayError::Internal(format!("embedding ended early: {error}")));
+    let work = tokio::task::spawn_blocking(move || {
+        let _slot = slot; // Held until the work is done, even when the client is gone by then.
+        embed(&blocking, &inputs)
+    });
+    let joined =
+        work.await.map_err(|error| GatewayError::Internal(format!("embedding ended early: {error}")));
     let (vectors, tokens) = joined??;
-    drop(slot);
     metrics::counter!("autoglm_tokens_total", "kind" => "embedding").increment(tokens);
     metrics::histogram!("autoglm_embedding_seconds").record(arrival.elapsed_ms() / 1e3);
     let data = vectors
         .into_iter()
         .enumerate()
-        .map(|(index, vector)| Embedding {
-            object: "embedding",
-            index,
-            embedding: Vector(vector, encoding),
-        })
+        .map(|(index, vector)| Embedding { object: "embedding", index, embedding: Vector(vector, encoding) })
         .collect();
     let usage = EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens };
     let mut out = Vec::new();

@@ -42,7 +42,9 @@ pub enum GatewayError {
     #[error("{0}")]
     NotFound(String),
     /// No such path.
-    #[error("there is no `{method} {path}` (hint: the paths are those of OpenAI's API, such as `POST /v1/chat/completions`)")]
+    #[error(
+        "there is no `{method} {path}` (hint: the paths are those of OpenAI's API, such as `POST /v1/chat/completions`)"
+    )]
     UnknownRoute {
         /// The request's method.
         method: String,
@@ -67,7 +69,9 @@ pub enum GatewayError {
     #[error("{0}")]
     Conflict(String),
     /// The body is larger than allowed.
-    #[error("the request body is larger than the limit of {limit} bytes (hint: `gateway.max_body_bytes` sets it)")]
+    #[error(
+        "the request body is larger than the limit of {limit} bytes (hint: `gateway.max_body_bytes` sets it)"
+    )]
     BodyTooLarge {
         /// The limit.
         limit: usize,
@@ -91,7 +95,9 @@ pub enum GatewayError {
     #[error("the answer could not be recorded and is withheld (hint: try again shortly)")]
     NotRecorded,
     /// The answer took too long.
-    #[error("the answer took longer than {seconds} s (hint: ask for fewer tokens, or raise `gateway.request_timeout_s`)")]
+    #[error(
+        "the answer took longer than {seconds} s (hint: ask for fewer tokens, or raise `gateway.request_timeout_s`)"
+    )]
     TimedOut {
         /// The limit.
         seconds: u64,
@@ -103,7 +109,9 @@ pub enum GatewayError {
     #[error("{0}")]
     Internal(String),
     /// Somebody else has the port.
-    #[error("{address} is in use by another process (hint: stop it, or choose another address with `gateway.listen`)")]
+    #[error(
+        "{address} is in use by another process (hint: stop it, or choose another address with `gateway.listen`)"
+    )]
     PortInUse {
         /// The address.
         address: String,

@@ -334,8 +334,10 @@ pub(crate) enum Step {
 }
 
 type Tagged = stream::Map<GenerationStream, Tag>;
-type Tag =
-    Box<dyn FnMut(autoglm_domain::Result<GenerationEvent>) -> (usize, autoglm_domain::Result<GenerationEvent>) + Send>;
+type Tag = Box<
+    dyn FnMut(autoglm_domain::Result<GenerationEvent>) -> (usize, autoglm_domain::Result<GenerationEvent>)
+        + Send,
+>;
 
 /// The events of all choices of a request, with its limits of time.
 pub(crate) struct Events {

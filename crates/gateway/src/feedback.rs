@@ -70,7 +70,8 @@ pub(crate) async fn feedback(
         drop(recording);
         Ok::<_, autoglm_domain::Error>(feedback)
     });
-    let recorded = recorded.await.map_err(|error| GatewayError::Internal(format!("recording ended: {error}")))?;
+    let recorded =
+        recorded.await.map_err(|error| GatewayError::Internal(format!("recording ended: {error}")))?;
     let feedback = recorded.map_err(|error| match error.kind {
         ErrorKind::NotFound => unknown(said.interaction),
         _ => error.into(),
@@ -104,7 +105,10 @@ fn parse(body: Value) -> Result<Said> {
     };
     fields.finish()?;
     if said.correction.as_ref().is_some_and(|correction| correction.trim().is_empty()) {
-        return Err(GatewayError::value("correction", "`correction` is empty (hint: for a wrong answer use `thumb`)"));
+        return Err(GatewayError::value(
+            "correction",
+            "`correction` is empty (hint: for a wrong answer use `thumb`)",
+        ));
     }
     let says_nothing = said.thumb.is_none()
         && said.score.is_none()
@@ -132,7 +136,15 @@ fn interaction(fields: &mut Fields) -> Result<InteractionId> {
         (None, Some(id)) => ("id", id),
         (None, None) => return Err(missing("request_id")),
     };
-    text.parse().map_err(|error| GatewayError::value(param, crate::error::with_hint(&error)))
+    parse_id(&text, param)
+}
+
+/// The id of an interaction, as it stands in `param`.
+pub(crate) fn parse_id(text: &str, param: &str) -> Result<InteractionId> {
+    text.parse().map_err(|_| {
+        let message = format!("`{text}` is not the id of an interaction (hint: they begin with `chatcmpl-`)");
+        GatewayError::value(param, message)
+    })
 }
 
 /// `"up"`, `true`, `1` and `"+1"` are one thing.
@@ -146,7 +158,12 @@ fn thumb(fields: &mut Fields) -> Result<Option<Thumb>> {
         Value::String(word) => match word.as_str() {
             "up" | "+1" | "1" => Thumb::Up,
             "down" | "-1" => Thumb::Down,
-            _ => return Err(GatewayError::value("thumb", format!("`thumb` is `{word}`, neither `up` nor `down`"))),
+            _ => {
+                return Err(GatewayError::value(
+                    "thumb",
+                    format!("`thumb` is `{word}`, neither `up` nor `down`"),
+                ));
+            }
         },
         Value::Number(number) => {
             return Err(GatewayError::value("thumb", format!("`thumb` is {number}, neither 1 nor -1")));

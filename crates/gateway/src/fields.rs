@@ -22,7 +22,10 @@ impl Fields {
     pub(crate) fn of_body(body: Value) -> Result<Self> {
         match body {
             Value::Object(map) => Ok(Self { map, path: String::new(), known: Vec::new() }),
-            other => Err(GatewayError::MalformedJson(format!("expected an object, found {}", noun(&other)))),
+            other => Err(GatewayError::Refused(format!(
+                "the request body is {}, expected an object",
+                noun(&other)
+            ))),
         }
     }
 
@@ -190,10 +193,7 @@ mod tests {
         assert_eq!(body.number("temperature", 0.0..=2.0), Ok(None));
         assert_eq!(body.any("top_p"), None);
         let refused = body.finish().unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "unknown parameter `temprature` (hint: did you mean `temperature`?)"
-        );
+        assert_eq!(refused.to_string(), "unknown parameter `temprature` (hint: did you mean `temperature`?)");
     }
 
     proptest! {

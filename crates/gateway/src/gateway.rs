@@ -177,15 +177,9 @@ impl Drop for Recording {
 }
 
 async fn unknown_route(request: Request) -> GatewayError {
-    GatewayError::UnknownRoute {
-        method: request.method().to_string(),
-        path: request.uri().path().to_owned(),
-    }
+    GatewayError::UnknownRoute { method: request.method().to_string(), path: request.uri().path().to_owned() }
 }
 
 async fn wrong_method(request: Request) -> GatewayError {
-    GatewayError::WrongMethod {
-        method: request.method().to_string(),
-        path: request.uri().path().to_owned(),
-    }
+    GatewayError::WrongMethod { method: request.method().to_string(), path: request.uri().path().to_owned() }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{ChatMessage, GenerationInput, GenerationRequest, Sampling};
+use autoglm_domain::{GenerationInput, GenerationRequest, Sampling};
 use axum::{
     Json,
     extract::State,
@@ -53,7 +53,7 @@ async fn store(shared: &Shared) -> Result<(), String> {
 async fn engine(shared: &Shared) -> Result<(), String> {
     let version = shared.gateway.aliases.resolve("champion").map_err(|error| error.message)?;
     let request = GenerationRequest {
-        input: GenerationInput::Chat(vec![ChatMessage::user("ready?")]),
+        input: GenerationInput::Text("ready?".into()),
         sampling: Sampling { max_tokens: Some(1), ..Sampling::default() },
         version,
     };

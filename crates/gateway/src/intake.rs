@@ -7,7 +7,7 @@ use autoglm_domain::{InteractionId, Timestamp, VersionNumber};
 use axum::{
     body::{Body, HttpBody as _},
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method},
+    http::{HeaderMap, HeaderName, HeaderValue, Method},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -58,7 +58,7 @@ pub(crate) async fn intake(State(shared): State<Arc<Shared>>, mut request: Reque
         .map_or_else(|| Arc::from("unmatched"), |path| Arc::<str>::from(path.as_str()));
     let method = name_of(request.method());
     let api = request.uri().path().starts_with("/v1/");
-    let identified = if api { shared.principals.identify(request.headers()) } else { Ok(Caller::Anyone(None)) };
+    let identified = if api { identify(&shared, request.headers()) } else { Ok(Caller::Anyone(None)) };
     let mut response = match identified {
         Err(refusal) => refusal.into_response(),
         Ok(caller) => {
@@ -93,6 +93,15 @@ pub(crate) async fn intake(State(shared): State<Arc<Shared>>, mut request: Reque
     metrics::histogram!("autoglm_http_response_seconds", "route" => route)
         .record(started.elapsed().as_secs_f64());
     response
+}
+
+/// The caller. A page of a strange site must not speak for the person whose browser shows it: a server on
+/// `localhost` without keys would otherwise take feedback and orders from it.
+fn identify(shared: &Shared, headers: &HeaderMap) -> Result<Caller, GatewayError> {
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+        return Err(GatewayError::Denied("requests from pages of other sites are not answered".into()));
+    }
+    shared.principals.identify(headers)
 }
 
 /// `v3` as a header.

@@ -62,5 +62,8 @@ fn describe() {
     describe_gauge!("autoglm_in_flight", "Requests that are being answered.");
     describe_counter!("autoglm_feedback_total", "Feedback by what it said.");
     describe_counter!("autoglm_recall_failures_total", "Requests answered without memory because it failed.");
-    describe_counter!("autoglm_record_failures_total", "Answers withheld because they could not be recorded.");
+    describe_counter!(
+        "autoglm_record_failures_total",
+        "Answers withheld because they could not be recorded."
+    );
 }

@@ -17,7 +17,8 @@ use crate::{
 
 /// Base, aliases, versions.
 pub(crate) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    let data: Vec<Value> = shared.gateway.aliases.list().iter().map(|entry| model(entry, &entry.id)).collect();
+    let data: Vec<Value> =
+        shared.gateway.aliases.list().iter().map(|entry| model(entry, &entry.id)).collect();
     Json(json!({"object": "list", "data": data}))
 }
 

@@ -34,7 +34,10 @@ pub(crate) fn sampling(fields: &mut Fields, config: &Config) -> Result<Sampling>
         logprobs: None,
     };
     if sampling.top_p <= 0.0 {
-        return Err(GatewayError::value("top_p", "`top_p` is 0, which leaves no token to draw (hint: 1 is off)"));
+        return Err(GatewayError::value(
+            "top_p",
+            "`top_p` is 0, which leaves no token to draw (hint: 1 is off)",
+        ));
     }
     Ok(sampling)
 }
@@ -60,7 +63,10 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>> {
         return Err(GatewayError::value("stop", message));
     }
     if stops.iter().any(String::is_empty) {
-        return Err(GatewayError::value("stop", "`stop` holds an empty string, at which every answer would end"));
+        return Err(GatewayError::value(
+            "stop",
+            "`stop` holds an empty string, at which every answer would end",
+        ));
     }
     Ok(stops)
 }

@@ -1,15 +1,14 @@
 //! Answers in one piece.
 
+use autoglm_domain::GenerationEvent;
 use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse as _, Response},
 };
-use autoglm_domain::GenerationEvent;
 
 use crate::{
     GatewayError,
     exchange::{Events, Exchange, Step},
-    intake::{VERSION_HEADER, version_value},
     wire::{Whole, write_json},
 };
 
@@ -36,8 +35,6 @@ pub(crate) async fn respond(mut exchange: Exchange, mut events: Events) -> Resul
     write_json(&mut body, &Whole::new(&exchange));
     exchange.record().await?;
     let mut response = body.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(VERSION_HEADER, version_value(exchange.version));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

@@ -1,6 +1,8 @@
 //! What an answer looks like on the wire, whole and in pieces.
 
-use autoglm_domain::{AnswerSource, Endpoint, FinishReason, InteractionId, TokenLogprob, Usage, VersionNumber};
+use autoglm_domain::{
+    AnswerSource, Endpoint, FinishReason, InteractionId, TokenLogprob, Usage, VersionNumber,
+};
 use serde::Serialize;
 
 use crate::{

@@ -1,0 +1,396 @@
+//! Doubles of the ports. They do what the ports promise, in memory and by simple rules.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use autoglm_domain::*;
+use autoglm_gateway::{
+    Admin, AliasTable, ModelEntry, ModelKind, Observer, Promotion, Recall, RecallDecision, RecallMode,
+    Rollback, TrainOrder,
+};
+use futures::StreamExt as _;
+
+pub(crate) const CONTEXT: u32 = 64;
+
+/// Answers `echo` and the last message, a word a token, unless that message asks for trouble.
+#[derive(Default)]
+pub(crate) struct EchoGenerator {
+    /// Everything that was asked.
+    pub(crate) requests: Mutex<Vec<GenerationRequest>>,
+    /// Streams that were dropped before their end.
+    pub(crate) cancelled: Arc<AtomicUsize>,
+}
+
+/// Counts a stream that is dropped before its end.
+struct Cancellation(Arc<AtomicUsize>, bool);
+
+impl Drop for Cancellation {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+fn last_text(input: &GenerationInput) -> String {
+    match input {
+        GenerationInput::Chat(messages) => messages.last().map(|m| m.content.clone()).unwrap_or_default(),
+        GenerationInput::Text(text) => text.clone(),
+    }
+}
+
+fn token(text: &str, logprobs: Option<u32>) -> Result<GenerationEvent> {
+    let logprobs = logprobs.map(|top| TokenLogprob {
+        token: text.to_owned(),
+        id: 7,
+        logprob: -0.5,
+        top: [(text.to_owned(), -0.5), (" other".to_owned(), -1.5)].into_iter().take(top as usize).collect(),
+    });
+    Ok(GenerationEvent::Text { text: text.to_owned(), logprobs: logprobs.into_iter().collect() })
+}
+
+#[async_trait::async_trait]
+impl Generator for EchoGenerator {
+    async fn generate(&self, request: GenerationRequest) -> Result<GenerationStream> {
+        self.requests.lock().unwrap().push(request.clone());
+        let text = last_text(&request.input);
+        let prompt_tokens = self.count_tokens(&request.input)?;
+        if request.version == VersionNumber(9) {
+            return Err(Error::not_found("version v9 is not resident"));
+        }
+        if prompt_tokens > CONTEXT {
+            return Err(Error::invalid("the prompt does not fit"));
+        }
+        match text.as_str() {
+            "queue full" => return Err(Error::unavailable("32 requests wait, which is the limit")),
+            "broken engine" => return Err(Error::internal("secret: tensor shapes differ")),
+            "refuse" => return Err(Error::invalid("the chat template refuses it").with_hint("say please")),
+            _ => {}
+        }
+        let cancellation = Cancellation(Arc::clone(&self.cancelled), false);
+        let sampling = request.sampling;
+        let mut words = vec!["echo".to_owned()];
+        words.extend(text.split_whitespace().map(|word| format!(" {word}")));
+        let stream = async_stream::stream! {
+            let mut cancellation = cancellation;
+            if text == "dies midway" {
+                yield token("half an answer", None);
+                yield Err(Error::internal("secret: the engine died"));
+                return;
+            }
+            if text == "hangs" {
+                std::future::pending::<()>().await;
+            }
+            let mut generated = 0;
+            let mut finish_reason = FinishReason::Stop;
+            for (i, word) in words.iter().cycle().enumerate() {
+                if i == words.len() && !text.starts_with("endless") {
+                    break;
+                }
+                if sampling.max_tokens == Some(generated) {
+                    finish_reason = FinishReason::Length;
+                    break;
+                }
+                if sampling.stop.iter().any(|stop| word.contains(stop.as_str())) {
+                    break;
+                }
+                if text.starts_with("endless") {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                yield token(word, sampling.logprobs);
+                generated += 1;
+            }
+            cancellation.1 = true;
+            let usage = Usage { prompt_tokens, completion_tokens: generated };
+            yield Ok(GenerationEvent::Done { finish_reason, usage });
+        };
+        Ok(stream.boxed())
+    }
+
+    fn context_length(&self) -> u32 {
+        CONTEXT
+    }
+
+    fn count_tokens(&self, input: &GenerationInput) -> Result<u32> {
+        let words = |text: &str| text.split_whitespace().count() as u32;
+        Ok(match input {
+            GenerationInput::Chat(messages) => messages.iter().map(|m| words(&m.content)).sum(),
+            GenerationInput::Text(text) => words(text),
+        })
+    }
+}
+
+/// Two numbers a text, of unit length.
+pub(crate) struct LengthEmbedder;
+
+impl Embedder for LengthEmbedder {
+    fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>> {
+        Ok(texts
+            .iter()
+            .map(|text| if text.len() % 2 == 0 { vec![0.6, -0.8] } else { vec![1.0, 0.0] })
+            .collect())
+    }
+
+    fn dimensions(&self) -> usize {
+        2
+    }
+}
+
+/// Interactions and feedback in memory.
+#[derive(Default)]
+pub(crate) struct MemoryStore {
+    pub(crate) interactions: Mutex<BTreeMap<InteractionId, Interaction>>,
+    pub(crate) feedback: Mutex<Vec<Feedback>>,
+    pub(crate) broken: AtomicBool,
+    pub(crate) delay_ms: AtomicU64,
+    pub(crate) appends: AtomicUsize,
+}
+
+impl MemoryStore {
+    pub(crate) fn all(&self) -> Vec<Interaction> {
+        self.interactions.lock().unwrap().values().cloned().collect()
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("the disk is full"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for MemoryStore {
+    async fn append(&self, events: Vec<Event>) -> Result<()> {
+        let delay_ms = self.delay_ms.load(Ordering::SeqCst);
+        if delay_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
+        self.check()?;
+        self.appends.fetch_add(1, Ordering::SeqCst);
+        for event in events {
+            match event {
+                Event::Interaction(interaction) => {
+                    let id = interaction.id;
+                    let before = self.interactions.lock().unwrap().insert(id, *interaction);
+                    if before.is_some() {
+                        return Err(Error::conflict(format!("interaction `{id}` is already there")));
+                    }
+                }
+                Event::Feedback(feedback) => {
+                    if !self.interactions.lock().unwrap().contains_key(&feedback.interaction) {
+                        return Err(Error::not_found(format!("no interaction `{}`", feedback.interaction)));
+                    }
+                    self.feedback.lock().unwrap().push(feedback);
+                }
+                other => return Err(Error::internal(format!("unexpected event {}", other.name()))),
+            }
+        }
+        Ok(())
+    }
+    async fn interaction(&self, id: InteractionId) -> Result<InteractionRecord> {
+        let found = self.interactions.lock().unwrap().get(&id).cloned();
+        let interaction = found.ok_or_else(|| Error::not_found(format!("there is no interaction `{id}`")))?;
+        let feedback =
+            self.feedback.lock().unwrap().iter().filter(|f| f.interaction == id).cloned().collect();
+        Ok(InteractionRecord { interaction, feedback, assessment: None })
+    }
+    async fn assessment_lag(&self) -> Result<u64> {
+        self.check()?;
+        Ok(self.interactions.lock().unwrap().len() as u64)
+    }
+    async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>> {
+        Ok(vec![(Alias::champion(), VersionNumber(3))])
+    }
+    async fn version(&self, number: VersionNumber) -> Result<ModelVersion> {
+        let run = Some(TrainingRunId::next(&SequentialIds::default()));
+        Ok(ModelVersion {
+            number,
+            hash: hash(),
+            at: Timestamp(0),
+            parent: VersionNumber(2),
+            run,
+            base: hash(),
+            adapter: hash(),
+            snapshot: None,
+            hyper: None,
+            metrics: BTreeMap::new(),
+            code_version: "0".into(),
+            note: None,
+        })
+    }
+    async fn run(&self, id: TrainingRunId) -> Result<TrainingRun> {
+        Ok(TrainingRun {
+            id,
+            at: Timestamp(0),
+            ended_at: Some(Timestamp(5)),
+            trigger: Trigger::Manual,
+            base: hash(),
+            parent: VersionNumber(2),
+            snapshot: hash(),
+            new_experiences: 5,
+            replayed_experiences: 2,
+            strategy: "replay".into(),
+            hyper: HyperParameters::default(),
+            seed: 1,
+            metrics: BTreeMap::new(),
+            state: RunState::Succeeded { version: VersionNumber(3) },
+        })
+    }
+    async fn runs(&self) -> Result<Vec<TrainingRun>> {
+        Ok(vec![self.run(TrainingRunId::next(&SequentialIds::default())).await?])
+    }
+    async fn rollouts(&self) -> Result<Vec<Rollout>> {
+        let verdict = Verdict {
+            outcome: Outcome::Reject,
+            reason: "worse on 40 of 50 pairs".into(),
+            at: Timestamp(9),
+            evidence: Evidence::default(),
+        };
+        Ok(vec![Rollout {
+            id: RolloutId::next(&SequentialIds::default()),
+            at: Timestamp(8),
+            candidate: VersionNumber(4),
+            champion: VersionNumber(3),
+            state: RolloutState::Decided { verdict },
+        }])
+    }
+    async fn experience(&self, id: ExperienceId) -> Result<Experience> {
+        Ok(Experience {
+            id,
+            at: Timestamp(3),
+            prompt: vec![ChatMessage::user("capital of france")],
+            target: "Paris".into(),
+            weight: 2.0,
+            provenance: Provenance { verifier: "correction".into(), ..Provenance::default() },
+            embedding: vec![1.0, 0.0],
+            cluster: ClusterId(0),
+            held_out: false,
+            task: None,
+        })
+    }
+    async fn events_after(&self, _: i64, _: usize) -> Result<Vec<RecordedEvent>> {
+        Ok(Vec::new())
+    }
+    async fn recent_interactions(&self, _: usize) -> Result<Vec<InteractionRecord>> {
+        Ok(Vec::new())
+    }
+    async fn awaiting_assessment(&self, _: usize) -> Result<Vec<InteractionRecord>> {
+        Ok(Vec::new())
+    }
+    async fn recent_assessments(&self, _: usize) -> Result<Vec<Assessment>> {
+        Ok(Vec::new())
+    }
+    async fn experiences(&self) -> Result<Vec<Experience>> {
+        Ok(Vec::new())
+    }
+    async fn patterns(&self) -> Result<Vec<ErrorPattern>> {
+        Ok(Vec::new())
+    }
+    async fn versions(&self) -> Result<Vec<ModelVersion>> {
+        Ok(Vec::new())
+    }
+    async fn alias_history(&self, _: &Alias) -> Result<Vec<AliasMove>> {
+        Ok(Vec::new())
+    }
+}
+
+pub(crate) fn hash() -> ContentHash {
+    ContentHash::of(b"three")
+}
+
+/// `base` is 0, `champion` and the model's own name what the test says, `v1` to `v9` themselves.
+pub(crate) struct Table(pub(crate) AtomicU64);
+
+impl AliasTable for Table {
+    fn resolve(&self, model: &str) -> Result<VersionNumber> {
+        let hash = hash().to_string();
+        match model {
+            "base" => Ok(VersionNumber::BASE),
+            "champion" | "starter" | "org/starter" => Ok(VersionNumber(self.0.load(Ordering::SeqCst))),
+            prefix if prefix.len() >= 6 && hash.starts_with(prefix) => Ok(VersionNumber(3)),
+            number if number.starts_with('v') => number.parse(),
+            other => {
+                Err(Error::not_found(format!("there is no model `{other}`")).with_hint("see /v1/models"))
+            }
+        }
+    }
+
+    fn list(&self) -> Vec<ModelEntry> {
+        let entry = |id: &str, kind, version, hash| ModelEntry {
+            id: id.to_owned(),
+            kind,
+            version: VersionNumber(version),
+            created: Timestamp(1_700_000_000_000),
+            hash,
+        };
+        vec![
+            entry("base", ModelKind::Base, 0, None),
+            entry("champion", ModelKind::Alias, 3, Some(hash())),
+            entry("org/starter", ModelKind::Alias, 3, Some(hash())),
+            entry("v3", ModelKind::Version, 3, Some(hash())),
+        ]
+    }
+}
+
+/// Says what the test put in.
+pub(crate) struct Scripted {
+    pub(crate) decision: Mutex<Result<RecallDecision>>,
+    pub(crate) modes: Mutex<Vec<Option<RecallMode>>>,
+}
+
+impl Recall for Scripted {
+    fn consult(&self, messages: &[ChatMessage], mode: Option<RecallMode>) -> Result<RecallDecision> {
+        assert!(!messages.is_empty());
+        self.modes.lock().unwrap().push(mode);
+        self.decision.lock().unwrap().clone()
+    }
+}
+
+/// Writes down what it is told.
+#[derive(Default)]
+pub(crate) struct Notes {
+    pub(crate) interactions: Mutex<Vec<InteractionId>>,
+    pub(crate) feedback: Mutex<Vec<FeedbackId>>,
+}
+
+impl Observer for Notes {
+    fn interaction(&self, id: InteractionId) {
+        self.interactions.lock().unwrap().push(id);
+    }
+    fn feedback(&self, feedback: &Feedback) {
+        self.feedback.lock().unwrap().push(feedback.id);
+    }
+}
+
+/// Carries out every order.
+pub(crate) struct Obedient;
+
+#[async_trait::async_trait]
+impl Admin for Obedient {
+    async fn activity(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::json!({"training": null}))
+    }
+    async fn train(&self, order: TrainOrder) -> Result<TrainingRunId> {
+        if order.reason == "again" {
+            return Err(Error::conflict("a run is on its way"));
+        }
+        Ok(TrainingRunId::next(&SequentialIds::default()))
+    }
+    async fn promote(&self, promotion: Promotion) -> Result<AliasMove> {
+        let (from, to) = (VersionNumber(3), promotion.version.parse()?);
+        let (alias, by, reason) = (promotion.alias, promotion.by, promotion.reason);
+        Ok(AliasMove { alias, from, to, at: Timestamp(1), by, reason, rollout: None })
+    }
+    async fn rollback(&self, rollback: Rollback) -> Result<AliasMove> {
+        let (from, to) = (VersionNumber(3), VersionNumber(2));
+        let (alias, by, reason) = (rollback.alias, rollback.by, rollback.reason);
+        Ok(AliasMove { alias, from, to, at: Timestamp(1), by, reason, rollout: None })
+    }
+}

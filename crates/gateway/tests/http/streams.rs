@@ -1,0 +1,76 @@
+//! Streams, chunk by chunk.
+
+use std::sync::atomic::Ordering;
+
+use autoglm_domain::{ExperienceId, SequentialIds};
+use autoglm_gateway::RecallDecision;
+use insta::assert_snapshot;
+use serde_json::json;
+
+use crate::harness::Harness;
+
+#[tokio::test]
+async fn chat() {
+    let harness = Harness::new();
+    let more = json!({"model": "v2", "stream": true, "stream_options": {"include_usage": true}});
+    assert_snapshot!(harness.chat("hello there", more).await.show());
+}
+
+#[tokio::test]
+async fn chat_with_choices_and_logprobs() {
+    let harness = Harness::new();
+    let more = json!({"stream": true, "n": 2, "logprobs": true, "top_logprobs": 1, "max_tokens": 1});
+    let reply = harness.chat("hello", more).await;
+    // The two choices come in any order; each has its own.
+    let mut chunks: Vec<&str> = reply.body.trim_end().split("\n\n").collect();
+    assert_eq!(chunks.pop(), Some("data: [DONE]"));
+    for index in ["\"index\":0", "\"index\":1"] {
+        let own: Vec<&str> = chunks.iter().copied().filter(|chunk| chunk.contains(index)).collect();
+        assert_snapshot!(format!("choice_{}", &index[8..]), own.join("\n"));
+    }
+    assert_eq!(chunks.len(), 6);
+}
+
+#[tokio::test]
+async fn completion_with_logprobs() {
+    let harness = Harness::new();
+    let body = json!({"prompt": "one two", "stream": true, "logprobs": 1});
+    assert_snapshot!(harness.post("/v1/completions", body).await.show());
+}
+
+#[tokio::test]
+async fn memory_is_streamed_like_anything_else() {
+    let harness = Harness::new();
+    let experience = ExperienceId::next(&SequentialIds::default());
+    *harness.doubles.recall.decision.lock().unwrap() =
+        Ok(RecallDecision::Answer { experience, text: "Paris".into() });
+    let more = json!({"stream": true, "stream_options": {"include_usage": true}});
+    assert_snapshot!(harness.chat("capital of france", more).await.show());
+}
+
+#[tokio::test]
+async fn errors_before_the_first_chunk_have_a_status() {
+    let harness = Harness::new();
+    for (content, status) in [("queue full", 429), ("broken engine", 500), ("refuse", 400)] {
+        assert_eq!(harness.chat(content, json!({"stream": true})).await.status, status, "{content}");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_dies_ends_the_stream_with_an_error_and_the_part_is_recorded() {
+    let harness = Harness::new();
+    let reply = harness.chat("dies midway", json!({"stream": true})).await;
+    assert_snapshot!(reply.show());
+    let store = harness.doubles.store.clone();
+    crate::harness::eventually("the record", || !store.all().is_empty()).await;
+    assert_eq!(store.all()[0].answer, "half an answer");
+    assert_eq!(store.all()[0].finish_reason, autoglm_domain::FinishReason::Cancelled);
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_recorded_does_not_end_well() {
+    let harness = Harness::new();
+    harness.doubles.store.broken.store(true, Ordering::SeqCst);
+    let reply = harness.chat("q", json!({"stream": true})).await;
+    assert_snapshot!(reply.show());
+}
