@@ -1,4 +1,4 @@
-//! How far the judges agree with people: `cargo run --release --example judge_agreement -- FOLDER`.
+//! How far the judges agree with people: `cargo run -p autoglm-evaluate --example judge_agreement -- FOLDER`.
 //!
 //! FOLDER holds `pandalm/testset-v1.json` (pairs of answers, three annotators each), `llmbar/Natural_dataset.json`
 //! (pairs, one label) and `mt_bench/{question.jsonl, reference_answer_gpt-4.jsonl}`. Prints one line a measurement.

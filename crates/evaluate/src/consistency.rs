@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     dimension::{Dimension, Judgement, Subject},
     number::{self, Quantity},
-    text::{excerpt, fold, is_stop_word, stem, words},
+    text::{excerpt, excerpt_bytes, fold, is_stop_word, stem, words},
 };
 
 /// Settings of consistency.
@@ -127,7 +127,7 @@ impl Dimension for Consistency {
 
     fn judge(&self, subject: &Subject<'_>) -> Result<Option<Judgement>> {
         let Some(context) = &subject.context else { return Ok(None) };
-        let mut sources: String = context.chars().take(self.config.context_limit).collect();
+        let mut sources = excerpt_bytes(context, self.config.context_limit).to_owned();
         sources.push('\n');
         sources.push_str(subject.prompt);
         Ok(self

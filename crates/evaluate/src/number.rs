@@ -153,14 +153,13 @@ fn plain_digits(body: &str) -> String {
         || points == 1 && commas == 1 && body.find(',') < body.find('.')
         || points == 0 && commas == 1 && body.rsplit(',').next().is_some_and(|tail| tail.len() == 3);
     let leading_zero = body.starts_with('0');
-    let decimal = if points > 1 || (points == 1 && commas == 1 && body.find('.') < body.find(',')) {
-        Some(',')
-    } else if commas == 1 && (!comma_groups || (leading_zero && points == 0)) {
-        Some(',')
-    } else if points == 1 {
-        Some('.')
-    } else {
-        None
+    let european = points > 1 || (points == 1 && commas == 1 && body.find('.') < body.find(','));
+    // `0,125` cannot be a thousand.
+    let decimal_comma = commas == 1 && (!comma_groups || (leading_zero && points == 0));
+    let decimal = match points {
+        _ if european || decimal_comma => Some(','),
+        1 => Some('.'),
+        _ => None,
     };
     body.chars()
         .filter_map(|c| match c {

@@ -202,7 +202,8 @@ impl Patterns {
     }
 
     /// Takes an interaction out of `earlier`, because it turned out to be no failure or another one. Gives the
-    /// pattern as it is now; its count is 0 when nothing is left of it.
+    /// pattern as it is now; its count is 0 when nothing is left of it. Which member it was is not kept, so the
+    /// latest time goes with it and the centroid stays.
     pub fn withdraw(
         &mut self,
         interaction: InteractionId,

@@ -35,7 +35,7 @@ pub fn normalise(text: &str, ignore_articles: bool) -> String {
         let kept: Vec<&str> = words
             .iter()
             .enumerate()
-            .filter(|&(at, word)| !matches!(*word, "the" | "an") && !(*word == "a" && at < last))
+            .filter(|&(at, word)| !(matches!(*word, "the" | "an") || *word == "a" && at < last))
             .map(|(_, word)| *word)
             .collect();
         if !kept.is_empty() {
@@ -145,16 +145,12 @@ pub(crate) fn overlap(left: &str, right: &str) -> f64 {
 
 /// The first `limit` characters of a text on one line, for findings and names.
 pub(crate) fn excerpt(text: &str, limit: usize) -> String {
-    let mut line: String = String::new();
-    let mut count = 0;
-    for c in text.split_whitespace().flat_map(|word| word.chars().chain([' '])) {
-        if count == limit {
-            return format!("{}…", line.trim_end());
-        }
-        line.push(c);
-        count += 1;
+    let mut line = text.split_whitespace().take(limit + 1).collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = line.char_indices().nth(limit) {
+        line.truncate(end);
+        return format!("{}…", line.trim_end());
     }
-    line.trim_end().to_owned()
+    line
 }
 
 /// The first `limit` bytes of a text, less what would cut a character.

@@ -10,6 +10,7 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use support::{Scripted, Waiting, evaluator, lexical::LexicalEmbedder, record, say, with};
 
+#[expect(clippy::unwrap_used, reason = "called from tests alone")]
 fn assess(record: &InteractionRecord) -> Assessment {
     block_on(evaluator(Config::default(), None).unwrap().assess(record)).unwrap()
 }
@@ -319,6 +320,14 @@ fn what_waits_is_assessed_and_put_with_patterns() {
     let left = block_on(judged.assess_pending(&Waiting(vec![first]), &batch.patterns, 10)).unwrap();
     assert_eq!((left.events.len(), left.patterns.all()[0].count), (2, 1));
     assert_eq!(block_on(judged.assess_pending(&Waiting(vec![]), &none, 10)).unwrap().events, []);
+}
+
+#[test]
+fn the_futures_can_be_spawned() {
+    fn sendable<T: Send>(_: T) {}
+    let judged = evaluator(Config::default(), None).unwrap();
+    sendable(judged.assess(&record(1, "q", "a")));
+    sendable(judged.assess_pending(&Waiting(vec![]), &Patterns::default(), 1));
 }
 
 #[test]
