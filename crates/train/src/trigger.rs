@@ -133,7 +133,7 @@ impl Triggers {
         }
         let fastest = seen.patterns.iter().max_by_key(|pattern| pattern.growth)?;
         (fastest.growth >= self.config.pattern_growth)
-            .then(|| Trigger::GrowingPattern { pattern: fastest.pattern, count: fastest.count })
+            .then_some(Trigger::GrowingPattern { pattern: fastest.pattern, count: fastest.count })
     }
 
     fn new_experiences(&self, seen: &Observation) -> Option<Trigger> {

@@ -1,5 +1,7 @@
 //! The registry as its users see it, over a store in memory and a folder of artifacts.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say so and stop")]
+
 mod adapters;
 mod aliases;
 mod folders;

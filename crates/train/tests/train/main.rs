@@ -1,5 +1,7 @@
 //! Planning, freezing and running training, with doubles for store, artifacts and trainer.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say so and stop")]
+
 mod budgets;
 mod doubles;
 mod plans;
