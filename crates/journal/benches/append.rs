@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p autoglm-journal`. The file is under cargo's target folder; what the disk takes for one
 //! flush decides the first line, group commit the others.
+#![allow(clippy::expect_used, reason = "a benchmark that cannot write has nothing to measure")]
 
 use std::{
     collections::BTreeMap,

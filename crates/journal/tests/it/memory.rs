@@ -10,7 +10,7 @@ pub(crate) struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// What `pick` makes of each event, with its position.
+    /// What `pick` makes of the events that it wants.
     fn all<T>(&self, pick: impl Fn(&Event) -> Option<T>) -> Vec<T> {
         self.events.lock().unwrap().iter().filter_map(pick).collect()
     }

@@ -31,7 +31,7 @@ pub(crate) fn interaction(n: u64) -> Interaction {
         latency_ms: 12.3 + n as f64 / 7.0,
         first_token_ms: 1.0 / 3.0,
         principal: "anonymous".into(),
-        session: (n % 2 == 0).then(|| "s".to_owned()),
+        session: (n.is_multiple_of(2)).then(|| "s".to_owned()),
         metadata: BTreeMap::from([("task".to_owned(), "travel".to_owned())]),
     }
 }
@@ -91,7 +91,7 @@ pub(crate) fn experience(n: u64) -> Experience {
         provenance: provenance(n),
         embedding: vec![0.6, -0.8, 1.0 / (n + 3) as f32],
         cluster: ClusterId(2),
-        held_out: n % 5 == 0,
+        held_out: n.is_multiple_of(5),
         task: None,
     }
 }
