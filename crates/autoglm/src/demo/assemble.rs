@@ -82,8 +82,11 @@ impl Findings<'_> {
             wrong_feedback: tally.wrong_feedback,
             latency_ms_p50: quantile(latencies(), 0.5),
             latency_ms_p99: quantile(latencies(), 0.99),
-            answered_from_memory: tally.records.iter().filter(|record| record.source == Source::Memory).count()
-                as u64,
+            answered_from_memory: tally
+                .records
+                .iter()
+                .filter(|record| record.source == Source::Memory)
+                .count() as u64,
             correction_seconds_p50: self.correction_p50(),
             correction_share_within_1s: (probed > 0).then(|| in_time as f64 / probed as f64),
             corrections_probed: probed,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use autoglm_domain::{Error, Result, Thumb, VersionNumber};
+use autoglm_domain::{Error, Result, VersionNumber};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -69,7 +69,11 @@ impl Client {
     }
 
     /// Asks the champion. `Err` is a failed request, in words.
-    pub(crate) async fn ask(&self, asked: &Utterance, asking: Asking<'_>) -> std::result::Result<Answer, String> {
+    pub(crate) async fn ask(
+        &self,
+        asked: &Utterance,
+        asking: Asking<'_>,
+    ) -> std::result::Result<Answer, String> {
         let mut body = json!({
             "model": "champion",
             "messages": [{"role": "user", "content": asked.prompt}],
@@ -88,7 +92,8 @@ impl Client {
         }
         let begun = Instant::now();
         let (version, body) = self.post("/v1/chat/completions", &body).await?;
-        read_answer(version, &body, begun.elapsed()).ok_or_else(|| "the response is not a completion".to_owned())
+        read_answer(version, &body, begun.elapsed())
+            .ok_or_else(|| "the response is not a completion".to_owned())
     }
 
     /// Sends feedback on the answer `id`.
@@ -101,7 +106,9 @@ impl Client {
     }
 
     async fn post(
-        &self, path: &str, body: &Value,
+        &self,
+        path: &str,
+        body: &Value,
     ) -> std::result::Result<(Option<VersionNumber>, Value), String> {
         let sent = self.http.post(format!("{}{path}", self.base_url)).json(body).send().await;
         let response = sent.map_err(|error| format!("{path}: {}", with_causes(&error)))?;

@@ -36,7 +36,10 @@ const POLL: Duration = Duration::from_millis(250);
 /// the report. Failed requests are counted, not fatal; `Unavailable` when the store cannot be read, `Internal` when
 /// the reports cannot be written.
 pub(crate) async fn run(
-    options: &DemoOptions, stream: Stream, server: DemoServer, display: &Display,
+    options: &DemoOptions,
+    stream: Stream,
+    server: DemoServer,
+    display: &Display,
 ) -> Result<Report> {
     options.check()?;
     prepare(&options.out)?;
@@ -87,7 +90,10 @@ struct Played {
 
 impl<'a> Conductor<'a> {
     async fn new(
-        options: &'a DemoOptions, stream: Stream, server: DemoServer, display: &'a Display,
+        options: &'a DemoOptions,
+        stream: Stream,
+        server: DemoServer,
+        display: &'a Display,
     ) -> Result<Self> {
         let stream = Arc::new(stream);
         let client = Client::new(&server.base_url)?;
@@ -191,7 +197,8 @@ impl<'a> Conductor<'a> {
                 tally,
                 watcher: &watcher,
                 retention: &retention,
-                per_task: most.min(self.stream.tasks.iter().map(|t| t.held_out.len()).max().unwrap_or_default()),
+                per_task: most
+                    .min(self.stream.tasks.iter().map(|t| t.held_out.len()).max().unwrap_or_default()),
                 champion,
                 weights: &weights,
                 recall: &recall,
@@ -268,7 +275,8 @@ impl<'a> Conductor<'a> {
     async fn remeasure(&self, retention: &mut Retention, seen: usize) -> Result<()> {
         self.look().await?;
         let last = champion(&self.server.store).await?;
-        let promoted = self.watcher.lock().await.promotions.iter().map(|promotion| promotion.to).collect::<Vec<_>>();
+        let promoted =
+            self.watcher.lock().await.promotions.iter().map(|promotion| promotion.to).collect::<Vec<_>>();
         let mut versions: Vec<VersionNumber> =
             promoted.into_iter().filter(|version| !retention.versions.contains(version)).collect();
         versions.push(last);
@@ -297,7 +305,8 @@ impl<'a> Conductor<'a> {
         let mut scores = Vec::new();
         for task in 0..self.stream.tasks.len() {
             let score =
-                measure::from_weights(&self.server.generator, &self.stream, task, usize::MAX, version).await?;
+                measure::from_weights(&self.server.generator, &self.stream, task, usize::MAX, version)
+                    .await?;
             scores.push(score);
         }
         Ok(scores)

@@ -57,7 +57,8 @@ impl Display {
         let bar = terminal.then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             let template = "{prefix:>20} {bar:28} {pos:>5}/{len:<5} {msg}";
-            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             bar.set_style(style.progress_chars("━╸─"));
             bar
         });
@@ -94,8 +95,7 @@ impl Display {
                 bar.set_message("");
             }
             None => {
-                let text =
-                    format!("task {number}/{tasks} {task}: {requests} requests at {pace:.0} a second");
+                let text = format!("task {number}/{tasks} {task}: {requests} requests at {pace:.0} a second");
                 self.line(Tone::Plain, &text);
             }
         }

@@ -231,7 +231,8 @@ impl Generator for ByHeart {
             return Err(Error::invalid("only chats in this test"));
         };
         let weights = &self.state.lock().weights;
-        let known = weights.get(request.version.0 as usize).ok_or_else(|| Error::not_found("no such version"))?;
+        let known =
+            weights.get(request.version.0 as usize).ok_or_else(|| Error::not_found("no such version"))?;
         let text = known.get(&messages[0].content).cloned().unwrap_or_else(|| "no idea".into());
         let events = vec![
             Ok(GenerationEvent::Text { text, logprobs: Vec::new() }),

@@ -49,7 +49,11 @@ pub(crate) fn mean(scores: impl IntoIterator<Item = Option<f64>>) -> Option<f64>
 /// The weights alone: greedy answers of `version` to the first `most` held-out utterances of the task numbered
 /// `task`. `NotFound` when the version is not resident; a prompt that does not fit the context counts as wrong.
 pub(crate) async fn from_weights(
-    generator: &Arc<dyn Generator>, stream: &Stream, task: usize, most: usize, version: VersionNumber,
+    generator: &Arc<dyn Generator>,
+    stream: &Stream,
+    task: usize,
+    most: usize,
+    version: VersionNumber,
 ) -> Result<TaskScore> {
     let Some(task) = stream.tasks.get(task) else { return Ok(TaskScore::default()) };
     let answers = task.held_out.iter().take(most).map(|utterance| answer(generator, utterance, version));
@@ -80,7 +84,11 @@ async fn answer(generator: &Arc<dyn Generator>, asked: &Utterance, version: Vers
 /// With recall: the server's answers over HTTP to all held-out utterances of the task numbered `task`, and the
 /// failed requests in words, which count as wrong.
 pub(crate) async fn with_recall(
-    client: &Client, stream: &Stream, task: usize, recall: RecallMode, concurrency: usize,
+    client: &Client,
+    stream: &Stream,
+    task: usize,
+    recall: RecallMode,
+    concurrency: usize,
 ) -> (TaskScore, Vec<String>) {
     let Some(task) = stream.tasks.get(task) else { return (TaskScore::default(), Vec::new()) };
     let asking = Asking { task: None, recall: Some(recall) };

@@ -111,12 +111,14 @@ impl DemoOptions {
             return Err(Error::invalid(format!("--minutes {} is not between 0.05 and 1440", self.minutes)));
         }
         if !(1..=256).contains(&self.concurrency) {
-            return Err(Error::invalid(format!("--concurrency {} is not between 1 and 256", self.concurrency)));
+            return Err(Error::invalid(format!(
+                "--concurrency {} is not between 1 and 256",
+                self.concurrency
+            )));
         }
         if self.limit == Some(0) {
-            return Err(
-                Error::invalid("--limit 0 leaves nothing to play").with_hint("leave it out to play everything")
-            );
+            return Err(Error::invalid("--limit 0 leaves nothing to play")
+                .with_hint("leave it out to play everything"));
         }
         Ok(())
     }

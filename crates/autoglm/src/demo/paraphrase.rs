@@ -39,11 +39,18 @@ pub(crate) struct ParaphraseReport {
 /// Makes up to `corrections` corrections at the server behind `client`, one after another. `Invalid` when no
 /// held-out utterance has its reference in the traffic, `Unavailable` when a request fails.
 pub(crate) async fn measure(
-    client: &Client, stream: &Stream, corrections: usize, seed: u64, recall: RecallMode,
+    client: &Client,
+    stream: &Stream,
+    corrections: usize,
+    seed: u64,
+    recall: RecallMode,
 ) -> Result<ParaphraseReport> {
     let pairs = pairs(stream, corrections, seed);
     if pairs.is_empty() {
-        return Err(Error::invalid(format!("{}: no held-out line has its reference in the traffic", stream.name)));
+        return Err(Error::invalid(format!(
+            "{}: no held-out line has its reference in the traffic",
+            stream.name
+        )));
     }
     let asking = Asking { task: None, recall: Some(recall) };
     let failed = |failure: String| Error::unavailable(format!("request failed: {failure}"));

@@ -138,7 +138,11 @@ impl Player {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(u64::MAX - seen as u64);
         let begin = Instant::now();
-        let pool: Vec<(&str, &Utterance)> = self.stream.tasks.iter().take(seen)
+        let pool: Vec<(&str, &Utterance)> = self
+            .stream
+            .tasks
+            .iter()
+            .take(seen)
             .flat_map(|task| task.traffic.iter().map(|utterance| (task.name.as_str(), utterance)))
             .collect();
         let mut due = begin;

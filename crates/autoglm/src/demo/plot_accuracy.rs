@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use super::{
     report::{Report, TrafficPoint},
     svg::{Scale, escape, lines, step, wrapped},
-    table::percent,
+    table::{percent, thousands},
 };
 
 const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 380.0;
+const HEIGHT: f64 = 366.0;
 const LEFT: f64 = 48.0;
 const RIGHT: f64 = 948.0;
 const TOP: f64 = 34.0;
@@ -41,7 +41,7 @@ fn description(report: &Report) -> String {
     let last = report.accuracy_over_traffic.last();
     format!(
         "Share of right answers among the last 200, over {} answers of {} tasks; at the end {}.",
-        last.map_or(0, |point| point.request + 1),
+        thousands(last.map_or(0, |point| point.request as u64 + 1)),
         report.stream.tasks.len(),
         percent(last.map(|point| point.accuracy))
     )
@@ -81,34 +81,31 @@ fn grid(svg: &mut String, x: &Scale, y: &Scale, requests: f64) {
     }
     let step = step(requests, 8).max(1.0);
     let mut value = 0.0;
-    while value <= requests {
+    // The last stretch of the axis belongs to its name.
+    while x.at(value) < RIGHT - 64.0 {
         let at = x.at(value);
         let anchor = if value == 0.0 { "start" } else { "middle" };
         let _ = write!(
             svg,
             r#"<text class="tick" x="{at:.1}" y="{:.1}" text-anchor="{anchor}">{}</text>"#,
             BOTTOM + 17.0,
-            thousands(value)
+            thousands(value as u64)
         );
         value += step;
     }
-}
-
-/// 12,000 and the like.
-fn thousands(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let _ = write!(
+        svg,
+        r#"<text class="tick" x="{RIGHT}" y="{:.1}" text-anchor="end">answers</text>"#,
+        BOTTOM + 17.0
+    );
 }
 
 fn curve(
-    svg: &mut String, class: &str, points: &[TrafficPoint], x: &Scale, y: &Scale,
+    svg: &mut String,
+    class: &str,
+    points: &[TrafficPoint],
+    x: &Scale,
+    y: &Scale,
     value: impl Fn(&TrafficPoint) -> Option<f64>,
 ) {
     let mut path = String::new();
@@ -143,15 +140,5 @@ fn marks(svg: &mut String, report: &Report, x: &Scale) {
             );
             free_from = at + 26.0;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn thousands_are_separated() {
-        assert_eq!(super::thousands(0.0), "0");
-        assert_eq!(super::thousands(999.0), "999");
-        assert_eq!(super::thousands(14_984.0), "14,984");
     }
 }

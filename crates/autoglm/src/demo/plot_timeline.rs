@@ -130,6 +130,7 @@ fn verdict_mark(svg: &mut String, at: f64, verdict: &str, title: &str, label: Op
         escape(title)
     );
     if let Some(label) = label {
-        let _ = write!(svg, r#"<text class="version" x="{at:.1}" y="178" text-anchor="middle">{label}</text>"#);
+        let _ =
+            write!(svg, r#"<text class="version" x="{at:.1}" y="178" text-anchor="middle">{label}</text>"#);
     }
 }

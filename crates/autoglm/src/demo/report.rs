@@ -222,9 +222,8 @@ impl Report {
 fn round(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Number(number) if number.is_f64() => {
-            if let Some(rounded) = number
-                .as_f64()
-                .and_then(|number| serde_json::Number::from_f64((number * 1e4).round() / 1e4))
+            if let Some(rounded) =
+                number.as_f64().and_then(|number| serde_json::Number::from_f64((number * 1e4).round() / 1e4))
             {
                 *number = rounded;
             }

@@ -7,7 +7,7 @@ use super::{
     plot_accuracy, plot_timeline,
     report::{ByTask, Report},
     svg::escape,
-    table::percent,
+    table::{percent, thousands},
 };
 
 const STYLE: &str = include_str!("report.css");
@@ -45,10 +45,10 @@ fn heading(html: &mut String, report: &Report) {
         html,
         "<p class=\"lead\">{} utterances of {} in {} tasks, one after another, played as traffic at a server that \
          learned from the feedback of simulated users. Measured on {} utterances that were never sent.</p></header>",
-        report.accuracy_over_traffic.last().map_or(0, |point| point.request + 1),
+        thousands(report.accuracy_over_traffic.last().map_or(0, |point| point.request as u64 + 1)),
         escape(&report.stream.name),
         report.stream.tasks.len(),
-        report.stream.counts.held_out
+        thousands(report.stream.counts.held_out as u64)
     );
 }
 
@@ -65,7 +65,7 @@ fn verdict_line(report: &Report) -> String {
             percent(Some(weights))
         ),
         (None, Some(weights)) => format!("{} right from the weights, and {failed}", percent(Some(weights))),
-        _ => format!("{} requests, and {failed}", report.requests),
+        _ => format!("{} requests, and {failed}", thousands(report.requests)),
     }
 }
 
@@ -101,7 +101,11 @@ fn tile_list(report: &Report) -> Vec<(String, &'static str, String)> {
     let correction = report.correction_seconds_p50.map(|seconds| format!("{:.0} ms", seconds * 1e3));
     let note = format!("{} within a second", percent(report.correction_share_within_1s));
     tiles.push((correction.unwrap_or_else(dash), "until a correction counts", note));
-    tiles.push((report.failed_requests.to_string(), "failed requests", format!("of {}", report.requests)));
+    tiles.push((
+        report.failed_requests.to_string(),
+        "failed requests",
+        format!("of {}", thousands(report.requests)),
+    ));
     let memory = report.peak_rss_mb.map(|mb| format!("{mb:.0} MB at most")).unwrap_or_default();
     tiles.push((format!("{:.0} s", report.seconds), "for the whole demo", memory));
     tiles
@@ -157,12 +161,22 @@ fn retention(html: &mut String, report: &Report) {
     put!(html, "</tbody></table></div></section>");
 }
 
+/// Accuracies crowd near the top, so the shade grows with their square.
 fn heat_cell(html: &mut String, value: Option<f64>) {
     match value {
         Some(value) => {
-            let class = if value >= 0.55 { "full" } else { "pale" };
-            let share = value * 100.0;
-            put!(html, "<td class=\"{class}\" style=\"--share:{share:.1}%\">{share:.0}</td>");
+            let shade = value * value;
+            let class = match shade {
+                _ if shade < 0.5 => "low",
+                _ if shade < 0.68 => "mid",
+                _ => "high",
+            };
+            put!(
+                html,
+                "<td class=\"{class}\" style=\"--shade:{:.1}%\">{:.0}</td>",
+                shade * 100.0,
+                value * 100.0
+            );
         }
         None => {
             put!(html, "<td class=\"none\"><span aria-label=\"not measured\">·</span></td>");
@@ -184,10 +198,18 @@ fn tasks(html: &mut String, report: &Report) {
     let bound = report.accuracy_upper_bound.is_some();
     let value = |by_task: &ByTask<Option<f64>>, row: usize| by_task.0.get(row).and_then(|(_, value)| *value);
     let points = |fall: Option<f64>| fall.map_or_else(dash, |fall| format!("{:.1}", fall * 100.0));
-    let joint = |share: Option<f64>| if bound { format!("<td>{}</td>", percent(share)) } else { String::new() };
-    put!(html, "<section><h2>Task by task</h2><div class=\"plot\"><table><thead><tr><th scope=\"col\">task</th>");
+    let joint =
+        |share: Option<f64>| if bound { format!("<td>{}</td>", percent(share)) } else { String::new() };
+    put!(
+        html,
+        "<section><h2>Task by task</h2><div class=\"plot\"><table><thead><tr><th scope=\"col\">task</th>"
+    );
     put!(html, "<th scope=\"col\">best</th><th scope=\"col\">final</th><th scope=\"col\">forgotten</th>");
-    put!(html, "<th scope=\"col\">with recall</th>{}", if bound { "<th scope=\"col\">joint</th>" } else { "" });
+    put!(
+        html,
+        "<th scope=\"col\">with recall</th>{}",
+        if bound { "<th scope=\"col\">joint</th>" } else { "" }
+    );
     put!(html, "</tr></thead><tbody>");
     for (row, task) in report.stream.tasks.iter().enumerate() {
         put!(
@@ -235,7 +257,7 @@ fn versions(html: &mut String, report: &Report) {
             if version.spoiled { " <small>spoiled</small>" } else { "" },
             escape(&hash),
             version.at_s.map(|at| format!("{at:.0} s")).unwrap_or_default(),
-            version.answered,
+            thousands(version.answered),
             escape(version.reason.as_deref().unwrap_or(""))
         );
     }

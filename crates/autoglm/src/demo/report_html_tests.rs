@@ -82,7 +82,7 @@ fn a_demo_that_learned_nothing_still_has_a_page() {
     report.failed_requests = 3;
     let html = page(&report);
     check_well_formed(&html);
-    assert!(html.contains("<h1>16204 requests, and 3 requests failed</h1>"));
+    assert!(html.contains("<h1>16,204 requests, and 3 requests failed</h1>"));
     assert!(!html.contains("NaN") && !html.contains("inf"));
 }
 
@@ -90,7 +90,7 @@ fn a_demo_that_learned_nothing_still_has_a_page() {
 fn the_plots_say_in_words_what_they_show() {
     let html = page(&sample());
     assert_eq!(html.matches("role=\"img\"").count(), 2);
-    assert!(html.contains("over 15000 answers of 10 tasks"));
+    assert!(html.contains("over 15,000 answers of 10 tasks"));
     assert!(html.contains("v4 from answer 5993"));
-    assert!(html.contains("<td class=\"full\" style=\"--share:91.0%\">91</td>"));
+    assert!(html.contains("<td class=\"high\" style=\"--shade:82.8%\">91</td>"));
 }

@@ -24,7 +24,10 @@ fn version(number: u64, verdict: &'static str, answered: u64) -> VersionReport {
         hash: Some(autoglm_domain::ContentHash::of(&number.to_le_bytes()).to_string()),
         parent: Some(VersionNumber(number.saturating_sub(1))),
         verdict: Some(verdict),
-        reason: Some("new skills: 0.03 to 0.81 on 92 held-out experiences, lower end of the difference 0.61 > 0".into()),
+        reason: Some(
+            "new skills: 0.03 to 0.81 on 92 held-out experiences, lower end of the difference 0.61 > 0"
+                .into(),
+        ),
         answered,
         at_s: Some(number as f64 * 33.0),
         spoiled: verdict == "reject",
@@ -57,7 +60,8 @@ fn timeline() -> Vec<TimelineEntry> {
             replayed_experiences: 400,
             tokens_per_s: Some(6800.0),
         });
-        let verdict = ["promote", "promote", "promote", "promote", "reject", "promote", "inconclusive"][at % 7];
+        let verdict =
+            ["promote", "promote", "promote", "promote", "reject", "promote", "inconclusive"][at % 7];
         let (version, reason, at_s) = (VersionNumber(at as u64 + 1), "as shown".into(), start + 30.0);
         entries.push(TimelineEntry::Verdict { version, verdict, reason, at_s });
     }
@@ -66,7 +70,18 @@ fn timeline() -> Vec<TimelineEntry> {
 
 /// A whole report with made-up numbers.
 pub(crate) fn sample() -> Report {
-    let verdicts = ["promote", "promote", "promote", "promote", "reject", "promote", "inconclusive", "promote", "promote", "promote"];
+    let verdicts = [
+        "promote",
+        "promote",
+        "promote",
+        "promote",
+        "reject",
+        "promote",
+        "inconclusive",
+        "promote",
+        "promote",
+        "promote",
+    ];
     let versions = (1..=10).map(|n| version(n, verdicts[n as usize - 1], if n == 5 { 0 } else { 1_530 }));
     let measured: Vec<u64> = [1, 2, 3, 4, 6, 8, 9, 10].to_vec();
     let cell = |task: usize, column: usize| {
@@ -84,7 +99,12 @@ pub(crate) fn sample() -> Report {
         stream: StreamReport {
             name: "CLINC150".into(),
             tasks: TASKS.map(String::from).to_vec(),
-            counts: StreamCounts { lines: 17_984, traffic: 14_984, held_out: 3_000, ..StreamCounts::default() },
+            counts: StreamCounts {
+                lines: 17_984,
+                traffic: 14_984,
+                held_out: 3_000,
+                ..StreamCounts::default()
+            },
         },
         options: OptionsReport {
             seed: 7,
@@ -191,7 +211,9 @@ fn collect_missing(value: &serde_json::Value, documented: &str, missing: &mut Ve
                 }
             }
         }
-        serde_json::Value::Array(values) => values.iter().for_each(|v| collect_missing(v, documented, missing)),
+        serde_json::Value::Array(values) => {
+            values.iter().for_each(|v| collect_missing(v, documented, missing))
+        }
         _ => {}
     }
 }

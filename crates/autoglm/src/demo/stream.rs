@@ -111,12 +111,19 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         Error::new(kind, format!("cannot read stream {}: {error}", path.display()))
     };
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(fault)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(fault)?;
+    std::fs::File::open(path)
+        .map_err(fault)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(fault)?;
     if bytes.starts_with(&ZSTD_MAGIC) {
         bytes = decompressed(&bytes).map_err(fault)?;
     }
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::invalid(format!("stream {} is larger than {MAX_FILE_BYTES} bytes", path.display())));
+        return Err(Error::invalid(format!(
+            "stream {} is larger than {MAX_FILE_BYTES} bytes",
+            path.display()
+        )));
     }
     Ok(bytes)
 }
@@ -140,7 +147,8 @@ pub(crate) fn parse(name: &str, bytes: &[u8], keep_going: bool, limit: Option<us
         if let Err(Problem { problem, hint }) = added {
             let line = position + 1;
             if !keep_going {
-                let hint = hint.unwrap_or_else(|| "--keep-going names broken lines and plays the rest".into());
+                let hint =
+                    hint.unwrap_or_else(|| "--keep-going names broken lines and plays the rest".into());
                 return Err(Error::invalid(format!("{name}, line {line}: {problem}")).with_hint(hint));
             }
             stream.counts.broken.push(BrokenLine { line, problem });
@@ -230,7 +238,9 @@ impl Stream {
     fn add(&mut self, line: ParsedLine) -> Parsed<()> {
         let at = match self.tasks.iter().position(|task| task.name == line.task) {
             Some(at) => at,
-            None if self.tasks.len() == MAX_TASKS => return Err(format!("more than {MAX_TASKS} tasks").into()),
+            None if self.tasks.len() == MAX_TASKS => {
+                return Err(format!("more than {MAX_TASKS} tasks").into());
+            }
             None => {
                 self.tasks.push(Task {
                     name: line.task,

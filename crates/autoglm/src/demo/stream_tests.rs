@@ -9,9 +9,12 @@ const GOOD: &str = r#"{"prompt":"a","reference":"x","task":"one"}"#;
 #[test]
 fn tasks_come_in_order_of_first_appearance_and_lines_without_one_have_their_own() {
     let text = concat!(
-        r#"{"prompt":"a","reference":"x","task":"two"}"#, "\r\n\n",
-        r#"{"prompt":"b","reference":"y","task":"one","context":"c"}"#, "\n",
-        r#"{"prompt":"c","reference":"x","task":"two","held_out":true}"#, "\n",
+        r#"{"prompt":"a","reference":"x","task":"two"}"#,
+        "\r\n\n",
+        r#"{"prompt":"b","reference":"y","task":"one","context":"c"}"#,
+        "\n",
+        r#"{"prompt":"c","reference":"x","task":"two","held_out":true}"#,
+        "\n",
         r#"{"prompt":"d","reference":"z","held_out":false,"context":null}"#,
     );
     let stream = parsed(text).unwrap();
@@ -67,10 +70,7 @@ fn keep_going_names_every_broken_line_and_plays_the_rest() {
     let stream = parse("s.jsonl", text.as_bytes(), true, None).unwrap();
     assert_eq!(stream.counts.traffic, 1);
     let broken: Vec<_> = stream.counts.broken.iter().map(|broken| (broken.line, &*broken.problem)).collect();
-    assert_eq!(broken, [
-        (1, "not JSON: expected ident at line 1 column 2"),
-        (3, "`reference` is missing"),
-    ]);
+    assert_eq!(broken, [(1, "not JSON: expected ident at line 1 column 2"), (3, "`reference` is missing"),]);
 }
 
 #[test]
@@ -84,9 +84,12 @@ fn a_stream_without_traffic_is_refused() {
 #[test]
 fn nothing_that_is_measured_is_sent() {
     let text = concat!(
-        r#"{"prompt":"Same, thing!","reference":"x"}"#, "\n",
-        r#"{"prompt":"same thing","reference":"x","held_out":true}"#, "\n",
-        r#"{"prompt":"same thing","reference":"x","context":"but of another text"}"#, "\n",
+        r#"{"prompt":"Same, thing!","reference":"x"}"#,
+        "\n",
+        r#"{"prompt":"same thing","reference":"x","held_out":true}"#,
+        "\n",
+        r#"{"prompt":"same thing","reference":"x","context":"but of another text"}"#,
+        "\n",
     );
     let stream = parsed(text).unwrap();
     assert_eq!((stream.counts.overlapping, stream.counts.traffic, stream.counts.held_out), (1, 1, 1));
@@ -112,7 +115,10 @@ fn the_bundled_stream_is_whole() {
     let options = crate::demo::options::tests::parse(&[]);
     let stream = load(&options).unwrap();
     assert_eq!(stream.tasks.len(), 10);
-    assert_eq!((stream.counts.traffic, stream.counts.held_out, stream.counts.overlapping), (14_984, 3_000, 0));
+    assert_eq!(
+        (stream.counts.traffic, stream.counts.held_out, stream.counts.overlapping),
+        (14_984, 3_000, 0)
+    );
     for task in &stream.tasks {
         assert_eq!((task.references.len(), task.held_out.len()), (15, 300), "{}", task.name);
     }

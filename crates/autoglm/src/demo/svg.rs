@@ -46,7 +46,11 @@ impl Scale {
 pub(crate) fn step(span: f64, most: usize) -> f64 {
     let rough = (span / most.max(1) as f64).max(1e-9);
     let power = 10f64.powf(rough.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough).unwrap_or(rough)
+    [1.0, 2.0, 5.0, 10.0]
+        .map(|factor| factor * power)
+        .into_iter()
+        .find(|step| *step >= rough)
+        .unwrap_or(rough)
 }
 
 /// `text` in up to `lines` lines of up to `width` characters, broken at spaces and underscores.

@@ -9,6 +9,19 @@ pub(crate) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", share * 100.0))
 }
 
+/// 12,000 and the like.
+pub(crate) fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Percentage points.
 fn points(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.1}", share * 100.0))
@@ -82,13 +95,14 @@ fn summary(text: &mut String, report: &Report) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{line}");
     };
-    let count = |verdict: &str| report.versions.iter().filter(|version| version.verdict == Some(verdict)).count();
+    let count =
+        |verdict: &str| report.versions.iter().filter(|version| version.verdict == Some(verdict)).count();
     write(String::new());
     write(format!(
         "{} requests, {} failed; {} in {:.0} s{}",
-        report.requests,
+        thousands(report.requests),
         report.failed_requests,
-        plural(report.versions.len().saturating_sub(1), "version"),
+        plural(report.versions.iter().filter(|version| version.number.0 > 0).count(), "version"),
         report.seconds,
         report.peak_rss_mb.map(|mb| format!(", {mb:.0} MB at most")).unwrap_or_default(),
     ));
@@ -112,7 +126,8 @@ fn summary(text: &mut String, report: &Report) {
         ));
     }
     if let Some(rate) = report.training_tokens_per_s {
-        write(format!("trained on {:.0} tokens, {rate:.0} a second", report.training_tokens));
+        let tokens = thousands(report.training_tokens as u64);
+        write(format!("trained on {tokens} tokens, {rate:.0} a second"));
     }
     if !report.stream.counts.broken.is_empty() {
         let lines: Vec<String> =
@@ -132,6 +147,12 @@ fn plural(count: usize, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn thousands_are_separated() {
+        let written = [0, 999, 1_000, 14_984, 1_234_567].map(super::thousands);
+        assert_eq!(written, ["0", "999", "1,000", "14,984", "1,234,567"]);
+    }
+
     #[test]
     fn the_table_is_aligned_and_says_what_happened() {
         insta::assert_snapshot!(super::table(&crate::demo::report::tests::sample()));

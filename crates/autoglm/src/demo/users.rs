@@ -50,7 +50,11 @@ impl Users {
     /// What the user who asked request number `index` says, if anything. The same seed and index give the same
     /// mood and the same wrong label, in whatever order the answers come in.
     pub(crate) fn react(
-        &self, index: u64, task: &Task, asked: &Utterance, answer_is_right: bool,
+        &self,
+        index: u64,
+        task: &Task,
+        asked: &Utterance,
+        answer_is_right: bool,
     ) -> Option<Reaction> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(index);
@@ -64,7 +68,9 @@ impl Users {
         let opinion = match (self.kind, answer_is_right, wrong) {
             (FeedbackKind::Thumbs, right, wrong) => Opinion::Thumb(thumb(right != wrong)),
             (FeedbackKind::Mixed, true, false) => Opinion::Thumb(Thumb::Up),
-            (FeedbackKind::Mixed, false, true) if prefers_thumb || other.is_none() => Opinion::Thumb(Thumb::Up),
+            (FeedbackKind::Mixed, false, true) if prefers_thumb || other.is_none() => {
+                Opinion::Thumb(Thumb::Up)
+            }
             (FeedbackKind::Corrections | FeedbackKind::Mixed, _, false) => {
                 Opinion::Correction(asked.reference.clone())
             }
