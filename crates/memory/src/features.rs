@@ -3,10 +3,33 @@
 //! Comes in: a text. Goes out: hashed features with weights, each once. What the weights are worth was
 //! measured in `docs/experiments/0001-recall.md`.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
 
 /// A feature's name, hashed (64-bit FNV-1a: stable over versions and machines).
 pub(crate) type Feature = u64;
+
+/// A table by feature. Names are hashes already, so they are only mixed, not hashed again.
+pub(crate) type FeatureMap = HashMap<Feature, u32, BuildHasherDefault<Mixed>>;
+
+/// See [`FeatureMap`].
+#[derive(Debug, Default)]
+pub(crate) struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
 
 /// Texts are read up to here; a longer one is known by its beginning and its end.
 const MAX_WORDS: usize = 400;
@@ -19,15 +42,15 @@ const GRAM_LENGTHS: std::ops::RangeInclusive<usize> = 3..=4;
 pub(crate) fn features(text: &str) -> Vec<(Feature, f32)> {
     let words = words(text);
     let stems: Vec<&str> = words.iter().map(|word| stem(word)).collect();
-    let mut found = HashMap::with_capacity(words.len() * 10);
+    let mut found = Vec::with_capacity(words.len() * 12);
     for stem in &stems {
-        found.insert(name(b'w', &[stem]), WORD_WEIGHT);
+        found.push((name(b'w', &[stem]), WORD_WEIGHT));
     }
     if !stems.is_empty() {
         let firsts = std::iter::once("^").chain(stems.iter().copied());
         let seconds = stems.iter().copied().chain(std::iter::once("$"));
         for (first, second) in firsts.zip(seconds) {
-            found.insert(name(b'b', &[first, second]), PAIR_WEIGHT);
+            found.push((name(b'b', &[first, second]), PAIR_WEIGHT));
         }
     }
     for word in &words {
@@ -36,14 +59,14 @@ pub(crate) fn features(text: &str) -> Vec<(Feature, f32)> {
         for length in GRAM_LENGTHS {
             for (start, end) in ends.iter().zip(ends.iter().skip(length)) {
                 if let Some(gram) = marked.get(*start..*end) {
-                    found.insert(name(b'c', &[gram]), GRAM_WEIGHT);
+                    found.push((name(b'c', &[gram]), GRAM_WEIGHT));
                 }
             }
         }
     }
-    let mut features: Vec<_> = found.into_iter().collect();
-    features.sort_unstable_by_key(|(feature, _)| *feature);
-    features
+    found.sort_unstable_by_key(|(feature, _)| *feature);
+    found.dedup_by_key(|(feature, _)| *feature);
+    found
 }
 
 /// Divides `features` by their length, so that long and short texts weigh the same.

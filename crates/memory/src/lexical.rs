@@ -3,12 +3,12 @@
 //! Document frequencies grow with every text, so a query always sees the current rarities; only the texts'
 //! lengths lag, and they are computed anew whenever the number of texts has doubled.
 
-use std::{cell::RefCell, collections::HashMap};
+use std::cell::RefCell;
 
-use crate::features::Feature;
+use crate::features::{Feature, FeatureMap};
 
 /// Postings that one query may touch; the rarest features come first, so the commonest are left out.
-const MAX_POSTINGS: usize = 600_000;
+const MAX_POSTINGS: usize = 250_000;
 /// Power of the inverse document frequency in both vectors.
 const IDF_POWER: f32 = 0.7;
 
@@ -21,7 +21,7 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(crate) struct Lexical {
     /// Feature to row of `postings`.
-    rows: HashMap<Feature, u32>,
+    rows: FeatureMap,
     /// For each feature the texts that have it, with its weight there.
     postings: Vec<Vec<(u32, f32)>>,
     /// Length of each text's weighted vector.

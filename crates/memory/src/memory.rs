@@ -184,7 +184,7 @@ impl Memory {
         let embedding = self.embed_query(&key);
         let pool = self.pool.read();
         let embedding = embedding.and_then(|vector| pool.dense.query(&vector));
-        recall::vote(&pool, &Query { key: &key, embedding, options }, &self.config)
+        recall::vote(&pool, &Query::new(&key, embedding, options), &self.config)
     }
 
     /// Up to `most` verified experiences like `prompt`, nearest first, none below `example_similarity`.
@@ -198,7 +198,7 @@ impl Memory {
         let embedding = self.embed_query(&key);
         let pool = self.pool.read();
         let embedding = embedding.and_then(|vector| pool.dense.query(&vector));
-        let query = Query { key: &key, embedding, options };
+        let query = Query::new(&key, embedding, options);
         recall::nearest(&pool, &query, most, &self.config)
             .into_iter()
             .filter(|(_, similarity)| *similarity >= self.config.example_similarity)

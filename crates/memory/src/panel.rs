@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::features::Feature;
+use crate::features::{Feature, FeatureMap};
 
 /// Targets are given room in steps of this many.
 const ROOM: usize = 32;
@@ -41,7 +41,7 @@ struct Example {
 pub(crate) struct Panel {
     max_targets: usize,
     max_cells: usize,
-    rows: HashMap<Feature, u32>,
+    rows: FeatureMap,
     columns: HashMap<u32, u32>,
     targets: Vec<u32>,
     /// Columns that a row has room for.
@@ -64,7 +64,7 @@ impl Panel {
         Self {
             max_targets,
             max_cells,
-            rows: HashMap::new(),
+            rows: FeatureMap::default(),
             columns: HashMap::new(),
             targets: Vec::new(),
             room: 0,
@@ -125,6 +125,15 @@ impl Panel {
             self.examples.swap_remove(place);
         }
         self.rehearse(REHEARSALS);
+    }
+
+    /// How far the panel's word on `target` can be trusted, 0 to 1: one example says less than its neighbours'
+    /// similarity does, ten say nearly everything.
+    pub(crate) fn standing(&self, target: u32) -> f32 {
+        let column = self.columns.get(&target);
+        let members = column.and_then(|column| self.members.get(*column as usize)).copied().unwrap_or(0);
+        let square = (members as f32).powi(2);
+        square / (square + 5.0)
     }
 
     /// Each target's share of the panel's vote, best first; they sum to 1. Empty when there is no panel.

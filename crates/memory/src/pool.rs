@@ -20,8 +20,8 @@ use crate::{
 
 /// Experiences whose features are taken at a time when a pool is built.
 const CHUNK: usize = 4096;
-/// Latest experiences that the panel practises when a pool is built; the older ones are counted only.
-const PRACTISED: usize = 20_000;
+/// Experiences that the panel practises when a pool is built, evenly spread; the others are counted only.
+const PRACTISED: usize = 10_000;
 
 /// An experience with what the pool knows of it.
 #[derive(Debug)]
@@ -101,14 +101,14 @@ impl Pool {
         for prompt in prompts {
             self.settle(prompt);
         }
-        let practised_from = self.entries.len().saturating_sub(PRACTISED);
+        let stride = self.entries.len().div_ceil(PRACTISED).max(1);
         for (chunk, turns) in turns.chunks(CHUNK).enumerate() {
             let mut all = in_parallel(turns, |turn| features(turn));
             self.lexical.place_all(all.iter().map(Vec::as_slice));
             for (place, features) in all.iter_mut().enumerate() {
                 let number = chunk * CHUNK + place;
                 unit(features);
-                self.teach(number, features, number >= practised_from);
+                self.teach(number, features, number % stride == 0);
             }
         }
         self.lexical.measure();

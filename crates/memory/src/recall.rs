@@ -16,7 +16,7 @@ use autoglm_domain::Experience;
 use crate::{
     Config,
     dense::DenseQuery,
-    features::{features, unit},
+    features::{Feature, features, unit},
     pool::{Entry, Pool},
     prompt_key::PromptKey,
 };
@@ -78,13 +78,19 @@ impl Recalled {
 
 /// A prompt that is being recalled.
 pub(crate) struct Query<'a> {
-    pub(crate) key: &'a PromptKey,
+    key: &'a PromptKey,
+    /// Of the last user turn.
+    features: Vec<(Feature, f32)>,
     /// The embedding, where one was made.
-    pub(crate) embedding: Option<DenseQuery>,
-    pub(crate) options: RecallOptions,
+    embedding: Option<DenseQuery>,
+    options: RecallOptions,
 }
 
-impl Query<'_> {
+impl<'a> Query<'a> {
+    pub(crate) fn new(key: &'a PromptKey, embedding: Option<DenseQuery>, options: RecallOptions) -> Self {
+        Self { key, features: features(&key.turn), embedding, options }
+    }
+
     fn admits(&self, entry: &Entry) -> bool {
         entry.wins
             && entry.key.system == self.key.system
@@ -106,10 +112,9 @@ pub(crate) fn same(pool: &Pool, key: &PromptKey, options: RecallOptions) -> Opti
 
 /// The `most` nearest entries, best first.
 pub(crate) fn nearest<'a>(pool: &'a Pool, query: &Query<'_>, most: usize, config: &Config) -> Vec<(&'a Entry, f32)> {
-    let named = features(&query.key.turn);
     let keep = |number| pool.entry(number).is_some_and(|entry| query.admits(entry));
     let mut similarities: BTreeMap<u32, f32> =
-        pool.lexical.nearest(&named, most * OVERSAMPLING, keep).into_iter().collect();
+        pool.lexical.nearest(&query.features, most * OVERSAMPLING, keep).into_iter().collect();
     if let Some(embedding) = &query.embedding {
         for number in pool.dense.candidates(embedding, DENSE_CANDIDATES) {
             if keep(number) {
@@ -165,13 +170,12 @@ fn consult_panel(pool: &Pool, query: &Query<'_>, config: &Config, shares: &mut H
     if config.panel_share <= 0.0 {
         return;
     }
-    let mut named = features(&query.key.turn);
+    let mut named = query.features.clone();
     unit(&mut named);
     let panel = pool.panel.vote(&named);
     let known: HashMap<u32, f32> = panel.into_iter().collect();
-    let covered: f32 =
-        shares.iter().filter(|(target, _)| known.contains_key(target)).map(|(_, share)| share).sum();
-    let say = config.panel_share * covered;
+    let trusted: f32 = shares.iter().map(|(target, share)| pool.panel.standing(*target) * share).sum();
+    let say = config.panel_share * trusted;
     shares.values_mut().for_each(|share| *share *= 1.0 - say);
     for (target, share) in known {
         *shares.entry(target).or_default() += say * share;
@@ -182,6 +186,6 @@ fn consult_panel(pool: &Pool, query: &Query<'_>, config: &Config, shares: &mut H
 fn bearer_of<'a>(pool: &'a Pool, query: &Query<'_>, target: u32) -> Option<(&'a Entry, f32)> {
     let keep =
         |number| pool.entry(number).is_some_and(|entry| entry.target == target && query.admits(entry));
-    let (number, similarity) = pool.lexical.nearest(&features(&query.key.turn), 1, keep).first().copied()?;
+    let (number, similarity) = pool.lexical.nearest(&query.features, 1, keep).first().copied()?;
     pool.entry(number).map(|entry| (entry, similarity))
 }
