@@ -52,8 +52,8 @@ impl Default for GateConfig {
         Self {
             alpha: 0.05,
             min_gain: 0.0,
-            margin: 0.05,
-            margin_scale: 1.75,
+            margin: 0.06,
+            margin_scale: 1.5,
             max_margin: 0.2,
             tolerance: 0.1,
             min_cluster_pairs: 50,
@@ -130,8 +130,8 @@ mod tests {
     fn the_margin_narrows_with_pairs_down_to_the_configured_one() {
         let config = GateConfig::default();
         assert_eq!(config.margin_for(10), 0.2);
-        assert!((config.margin_for(400) - 0.0875).abs() < 1e-12);
-        assert_eq!(config.margin_for(1_000_000), 0.05);
+        assert!((config.margin_for(400) - 0.075).abs() < 1e-12);
+        assert_eq!(config.margin_for(1_000_000), 0.06);
     }
 
     #[test]

@@ -69,9 +69,9 @@ impl RolloutError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::EngineUnavailable { cause, .. } => {
-                Some(cause.hint.clone().unwrap_or_else(|| "run the gate again when the engine answers".into()))
-            }
+            Self::EngineUnavailable { cause, .. } => Some(
+                cause.hint.clone().unwrap_or_else(|| "run the gate again when the engine answers".into()),
+            ),
             Self::NotResident { version, .. } => Some(format!("load {version} before its gate")),
             Self::Busy { .. } => Some("wait for its verdict; after a crash, recover() aborts it".into()),
             Self::Store(error) => error.hint.clone(),

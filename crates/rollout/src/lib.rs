@@ -28,6 +28,6 @@ pub use gate::Gate;
 pub use judge::{ClusterPlan, Judge, Part, Ruling};
 pub use runner::{Finished, Recovered, RolloutRunner, promote_champion};
 pub use score::{NormalisedMatch, Scorer};
-pub use sequence::{MOST_AT_STAKE, PairedSequence};
+pub use sequence::PairedSequence;
 pub use stage::{Decided, OfflineGate, Scanned, Scanning, Stage, check_transition};
 pub use suite::{Question, RetentionSuite, Suites};

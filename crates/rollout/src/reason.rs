@@ -50,9 +50,7 @@ pub(crate) fn cluster_fell(judge: &Judge, cluster: &Cluster) -> Ruling {
     let others = judge
         .clusters
         .iter()
-        .filter(|other| {
-            other.sequence.pairs() > 0 && other.sequence.difference() < -other.plan.tolerance
-        })
+        .filter(|other| other.sequence.pairs() > 0 && other.sequence.difference() < -other.plan.tolerance)
         .count()
         .saturating_sub(1);
     let others = if others > 0 { format!(", and so did {others} more") } else { String::new() };
@@ -125,7 +123,7 @@ fn gain(sequence: &PairedSequence) -> String {
     )
 }
 
-/// `retention 84.0% -> 82.0%, -2.0 points (at least -8.1 points, margin 17.5 points, 100 pairs)`
+/// `retention 84.0% -> 82.0%, -2.0 points (at least -8.1 points, margin 15 points, 100 pairs)`
 fn retention(judge: &Judge) -> String {
     format!(
         "retention {} (at least {}, margin {}, {})",

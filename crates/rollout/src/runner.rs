@@ -21,10 +21,10 @@ pub struct RolloutRunner {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finished {
     /// With a verdict, recorded; a promotion's alias move with it.
-    Decided(Decided),
+    Decided(Box<Decided>),
     /// Without: the champion moved while the gate ran, so that the verdict speaks of a version that no
     /// longer answers users. Start it again.
-    Overtaken(Rollout),
+    Overtaken(Box<Rollout>),
 }
 
 /// A rollout that a crash had left unfinished, now aborted.
@@ -84,7 +84,7 @@ impl RolloutRunner {
         };
         let stage = match stage.scanned(rejection).await? {
             Scanned::Clean(stage) => stage,
-            Scanned::Refused(decided) => return Ok(Finished::Decided(decided)),
+            Scanned::Refused(decided) => return Ok(Finished::Decided(Box::new(decided))),
         };
         let verdict = match gate.run(candidate, champion, suites, &[], seed).await {
             Ok(verdict) => verdict,
@@ -92,10 +92,10 @@ impl RolloutRunner {
         };
         let events = consequences(stage.rollout(), &verdict);
         match stage.decide(verdict, events).await {
-            Ok(decided) => Ok(Finished::Decided(decided)),
+            Ok(decided) => Ok(Finished::Decided(Box::new(decided))),
             Err((stage, error)) if error.kind() == ErrorKind::Conflict => {
                 let rollout = stage.abort(format!("its verdict came too late: {error}")).await?;
-                Ok(Finished::Overtaken(rollout))
+                Ok(Finished::Overtaken(Box::new(rollout)))
             }
             Err((stage, error)) => abort(*stage, error).await,
         }

@@ -27,7 +27,8 @@ impl Scorer for NormalisedMatch {
 /// Lowercased words; a word that is all punctuation stays, so that `+` and `-` differ.
 fn words(text: &str) -> impl Iterator<Item = String> {
     text.split_whitespace().map(|word| {
-        let bare = word.trim_matches(|c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?' | '"' | '\'' | '`'));
+        let bare =
+            word.trim_matches(|c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?' | '"' | '\'' | '`'));
         if bare.is_empty() { word } else { bare }.to_lowercase()
     })
 }
