@@ -161,22 +161,12 @@ fn retention(html: &mut String, report: &Report) {
     put!(html, "</tbody></table></div></section>");
 }
 
-/// Accuracies crowd near the top, so the shade grows with their square.
+/// Accuracies crowd near the top, so the shade grows with their cube.
 fn heat_cell(html: &mut String, value: Option<f64>) {
     match value {
         Some(value) => {
-            let shade = value * value;
-            let class = match shade {
-                _ if shade < 0.5 => "low",
-                _ if shade < 0.68 => "mid",
-                _ => "high",
-            };
-            put!(
-                html,
-                "<td class=\"{class}\" style=\"--shade:{:.1}%\">{:.0}</td>",
-                shade * 100.0,
-                value * 100.0
-            );
+            let shade = value.powi(3) * 100.0;
+            put!(html, "<td style=\"--shade:{shade:.1}%\">{:.0}</td>", value * 100.0);
         }
         None => {
             put!(html, "<td class=\"none\"><span aria-label=\"not measured\">·</span></td>");

@@ -92,5 +92,5 @@ fn the_plots_say_in_words_what_they_show() {
     assert_eq!(html.matches("role=\"img\"").count(), 2);
     assert!(html.contains("over 15,000 answers of 10 tasks"));
     assert!(html.contains("v4 from answer 5993"));
-    assert!(html.contains("<td class=\"high\" style=\"--shade:82.8%\">91</td>"));
+    assert!(html.contains("<td style=\"--shade:75.4%\">91</td>"));
 }
