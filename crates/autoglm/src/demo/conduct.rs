@@ -51,6 +51,7 @@ pub(crate) async fn run(
         report
     };
     let (report, watched) = futures::join!(playing, conductor.watch(&ended));
+    display.clear();
     let report = report?;
     watched?;
     write(&options.out.join("report.json"), &report.to_json()?)?;
@@ -282,11 +283,11 @@ impl<'a> Conductor<'a> {
         versions.push(last);
         versions.dedup();
         for version in versions {
+            self.display.working(&format!("measuring {version}"));
             for task in 0..seen {
                 if retention.get(task, version).is_some() {
                     continue;
                 }
-                self.display.working(&format!("measuring {version}"));
                 let most = self.most();
                 let score =
                     measure::from_weights(&self.server.generator, &self.stream, task, most, version).await;

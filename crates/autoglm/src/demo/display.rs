@@ -129,11 +129,15 @@ impl Display {
         }
     }
 
-    /// The table at the end.
-    pub(crate) fn finish(&self, report: &Report) {
+    /// Takes the bar away.
+    pub(crate) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+
+    /// The table at the end.
+    pub(crate) fn finish(&self, report: &Report) {
         self.line(Tone::Plain, &format!("\n{}", table(report)));
     }
 }
