@@ -3,7 +3,9 @@
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 #![allow(clippy::indexing_slicing, reason = "simulation over fixed tables")]
 
-use autoglm_rollout::GateConfig;
+use std::time::Instant;
+
+use autoglm_rollout::{GateConfig, PairedSequence};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -13,7 +15,7 @@ mod scenario;
 
 use scenario::{Truth, demo_run, shares};
 
-const RUNS: usize = 1000;
+const RUNS: usize = 600;
 const SIZES: [usize; 4] = [50, 100, 200, 400];
 const DIFFERENCES: [f64; 8] = [-0.10, -0.05, -0.02, 0.0, 0.02, 0.05, 0.10, 0.50];
 
@@ -71,6 +73,19 @@ fn main() {
             |_: &mut _| (Truth::new_skill(100, 0.04, 0.06), vec![Truth::retention(100, -0.5, 0.55); earlier]);
         println!("{}", cell(shares(&config, runs, &mut rng, shuffled)));
     }
+
+    let started = Instant::now();
+    let mut sequence = PairedSequence::with_horizon(0.1, 10_000);
+    for _ in 0..10_000 {
+        let draw: f64 = rng.random();
+        sequence.push(f64::from(u8::from(draw > 0.03)), f64::from(u8::from(draw < 0.95)));
+    }
+    println!(
+        "\n10,000 pairs take {:.1} ms (interval {} to {})",
+        1e3 * started.elapsed().as_secs_f64(),
+        sequence.lower(),
+        sequence.upper()
+    );
 }
 
 fn heading(title: &str, first: &str) {

@@ -2,7 +2,7 @@
 
 use autoglm_rollout::PairedSequence;
 use proptest::prelude::*;
-use rand::{RngExt as _, SeedableRng as _};
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 /// Draws pairs with the mean difference that it also tells.

@@ -115,7 +115,7 @@ async fn an_engine_without_room_gives_an_error_and_no_verdict() {
 async fn a_queue_that_is_full_for_a_moment_changes_nothing() {
     let calls = AtomicUsize::new(0);
     let busy = Box::new(move |prompt: &str| {
-        if calls.fetch_add(1, Ordering::SeqCst) % 3 == 0 {
+        if calls.fetch_add(1, Ordering::SeqCst).is_multiple_of(3) {
             return Err(Error::unavailable("the queue of 64 is full"));
         }
         knows(&["old", "new"])(prompt)

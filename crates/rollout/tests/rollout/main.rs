@@ -1,5 +1,6 @@
 //! What the gate promises: coverage of its intervals, power of its rule, and what it does with an engine and
 //! a store.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod coverage;
 mod fakes;
