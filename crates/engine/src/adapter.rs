@@ -1,0 +1,257 @@
+//! What turns the base model into a version: low-rank matrices beside its projections, and replacements for
+//! its embedding and norms. The same shape holds gradients and optimiser moments.
+
+use std::ops::Range;
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use autoglm_domain::HyperParameters;
+
+use crate::{EngineError, ModelConfig, Result, model::Model};
+
+/// A projection that can carry an adapter, by its name in Hugging Face's models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Projection {
+    Q,
+    K,
+    V,
+    O,
+    Gate,
+    Up,
+    Down,
+}
+
+/// One of the four stacked matrices of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Qkv,
+    O,
+    GateUp,
+    Down,
+}
+
+impl Projection {
+    pub(crate) const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// `q_proj`, …
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Q => "q_proj",
+            Self::K => "k_proj",
+            Self::V => "v_proj",
+            Self::O => "o_proj",
+            Self::Gate => "gate_proj",
+            Self::Up => "up_proj",
+            Self::Down => "down_proj",
+        }
+    }
+
+    /// The module that holds it: `self_attn` or `mlp`.
+    pub(crate) fn parent(self) -> &'static str {
+        match self {
+            Self::Q | Self::K | Self::V | Self::O => "self_attn",
+            Self::Gate | Self::Up | Self::Down => "mlp",
+        }
+    }
+
+    pub(crate) fn slot(self) -> Slot {
+        match self {
+            Self::Q | Self::K | Self::V => Slot::Qkv,
+            Self::O => Slot::O,
+            Self::Gate | Self::Up => Slot::GateUp,
+            Self::Down => Slot::Down,
+        }
+    }
+
+    /// Its rows in the stacked matrix of its slot.
+    pub(crate) fn rows(self, config: &ModelConfig) -> Range<usize> {
+        let (queries, keys) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+        let width = config.intermediate_size;
+        match self {
+            Self::Q => 0..queries,
+            Self::K => queries..queries + keys,
+            Self::V => queries + keys..queries + 2 * keys,
+            Self::Gate => 0..width,
+            Self::Up => width..2 * width,
+            Self::O | Self::Down => 0..config.hidden_size,
+        }
+    }
+
+    /// Width of its input.
+    pub(crate) fn d_in(self, config: &ModelConfig) -> usize {
+        match self {
+            Self::O => config.num_heads * config.head_dim,
+            Self::Down => config.intermediate_size,
+            _ => config.hidden_size,
+        }
+    }
+}
+
+/// `ΔW = scale · B A` for one projection (Hu et al. 2021, eq. 3).
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Lora {
+    pub(crate) projection: Projection,
+    pub(crate) rank: usize,
+    pub(crate) rows: Range<usize>, // of the stacked matrix
+    pub(crate) a: Vec<f32>,        // [rank, d_in]
+    pub(crate) b: Vec<f32>,        // [rows, rank]
+}
+
+/// What a version changes in one stacked matrix.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct SlotChange {
+    pub(crate) loras: Vec<Lora>,
+    /// The whole matrix, trained: pretraining.
+    pub(crate) replacement: Option<Vec<f32>>,
+}
+
+/// What a version changes in one block.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct LayerChange {
+    pub(crate) qkv: SlotChange,
+    pub(crate) o: SlotChange,
+    pub(crate) gate_up: SlotChange,
+    pub(crate) down: SlotChange,
+    pub(crate) input_norm: Option<Vec<f32>>,
+    pub(crate) post_norm: Option<Vec<f32>>,
+    pub(crate) q_norm: Option<Vec<f32>>,
+    pub(crate) k_norm: Option<Vec<f32>>,
+}
+
+impl LayerChange {
+    pub(crate) fn slot(&self, slot: Slot) -> &SlotChange {
+        match slot {
+            Slot::Qkv => &self.qkv,
+            Slot::O => &self.o,
+            Slot::GateUp => &self.gate_up,
+            Slot::Down => &self.down,
+        }
+    }
+
+    pub(crate) fn slot_mut(&mut self, slot: Slot) -> &mut SlotChange {
+        match slot {
+            Slot::Qkv => &mut self.qkv,
+            Slot::O => &mut self.o,
+            Slot::GateUp => &mut self.gate_up,
+            Slot::Down => &mut self.down,
+        }
+    }
+}
+
+/// All that a version changes in the base model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AdapterWeights {
+    pub(crate) scale: f32,
+    pub(crate) layers: Vec<LayerChange>,
+    pub(crate) embed: Option<Vec<f32>>, // [vocab, hidden]
+    pub(crate) norm: Option<Vec<f32>>,  // [hidden]
+}
+
+impl AdapterWeights {
+    /// A fresh adapter that changes nothing yet: `A` uniform as PEFT draws it (Kaiming with a = √5, so within
+    /// ±1/√d_in), `B` zero; embedding and norms as the base has them where `hyper` trains them.
+    pub(crate) fn fresh(model: &Model, hyper: &HyperParameters, seed: u64) -> Result<Self> {
+        let config = model.config();
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let projections = named_projections(&hyper.target_modules)?;
+        let rank = hyper.rank as usize;
+        if rank == 0 && !projections.is_empty() {
+            return Err(EngineError::Request("an adapter of rank 0 cannot learn".into()));
+        }
+        let mut layers = Vec::with_capacity(config.num_layers);
+        for base in &model.weights().layers {
+            let mut layer = LayerChange::default();
+            for projection in &projections {
+                let d_in = projection.d_in(config);
+                let bound = 1.0 / (d_in as f32).sqrt();
+                let rows = projection.rows(config);
+                let a = (0..rank * d_in).map(|_| random.random_range(-bound..bound)).collect();
+                let b = vec![0.0; rows.len() * rank];
+                layer.slot_mut(projection.slot()).loras.push(Lora { projection: *projection, rank, rows, a, b });
+            }
+            if hyper.train_norms {
+                layer.input_norm = Some(base.input_norm.clone());
+                layer.post_norm = Some(base.post_norm.clone());
+                layer.q_norm.clone_from(&base.q_norm);
+                layer.k_norm.clone_from(&base.k_norm);
+            }
+            layers.push(layer);
+        }
+        let base = model.weights();
+        Ok(Self {
+            scale: if rank == 0 { 0.0 } else { hyper.alpha / hyper.rank as f32 },
+            layers,
+            embed: hyper.train_embedding.then(|| base.embed.clone()),
+            norm: hyper.train_norms.then(|| base.norm.clone()),
+        })
+    }
+
+    /// Every weight of the base, to be trained: pretraining.
+    pub(crate) fn everything(model: &Model) -> Self {
+        let base = model.weights();
+        let replaced = |weight: &Vec<f32>| SlotChange { loras: Vec::new(), replacement: Some(weight.clone()) };
+        let layers = base
+            .layers
+            .iter()
+            .map(|layer| LayerChange {
+                qkv: replaced(&layer.qkv.weight),
+                o: replaced(&layer.o.weight),
+                gate_up: replaced(&layer.gate_up.weight),
+                down: replaced(&layer.down.weight),
+                input_norm: Some(layer.input_norm.clone()),
+                post_norm: Some(layer.post_norm.clone()),
+                q_norm: layer.q_norm.clone(),
+                k_norm: layer.k_norm.clone(),
+            })
+            .collect();
+        Self { scale: 0.0, layers, embed: Some(base.embed.clone()), norm: Some(base.norm.clone()) }
+    }
+
+    /// The same tensors, all zero.
+    pub(crate) fn zeros_like(&self) -> Self {
+        let mut zeros = self.clone();
+        zeros.tensors_mut().into_iter().for_each(|(tensor, _)| tensor.fill(0.0));
+        zeros
+    }
+
+    /// Every tensor, in a fixed order, with whether weight decay is for it (matrices, not norms).
+    pub(crate) fn tensors_mut(&mut self) -> Vec<(&mut [f32], bool)> {
+        let mut all: Vec<(&mut [f32], bool)> = Vec::new();
+        for layer in &mut self.layers {
+            for slot in [&mut layer.qkv, &mut layer.o, &mut layer.gate_up, &mut layer.down] {
+                for lora in &mut slot.loras {
+                    all.push((&mut lora.a, true));
+                    all.push((&mut lora.b, true));
+                }
+                all.extend(slot.replacement.as_deref_mut().map(|tensor| (tensor, true)));
+            }
+            for norm in [&mut layer.input_norm, &mut layer.post_norm, &mut layer.q_norm, &mut layer.k_norm] {
+                all.extend(norm.as_deref_mut().map(|tensor| (tensor, false)));
+            }
+        }
+        all.extend(self.embed.as_deref_mut().map(|tensor| (tensor, true)));
+        all.extend(self.norm.as_deref_mut().map(|tensor| (tensor, false)));
+        all
+    }
+
+    /// How many values it holds.
+    pub fn parameters(&self) -> usize {
+        self.clone().tensors_mut().iter().map(|(tensor, _)| tensor.len()).sum()
+    }
+}
+
+/// The projections that `names` names.
+pub(crate) fn named_projections(names: &[String]) -> Result<Vec<Projection>> {
+    let mut found = names
+        .iter()
+        .map(|name| {
+            Projection::ALL.into_iter().find(|projection| projection.name() == name).ok_or_else(|| {
+                EngineError::Adapter(format!("`{name}` is not a projection that can carry an adapter"))
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    found.sort();
+    found.dedup();
+    Ok(found)
+}

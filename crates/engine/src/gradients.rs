@@ -1,0 +1,479 @@
+//! Loss and its gradients, written out by hand.
+//!
+//! One forward pass over a packed batch (sequences laid end to end, no padding) keeps, for each block, its
+//! input, the rotated queries, keys and values, the attention's output, the middle of the residual stream and
+//! the gate and up projections; norms, activations and attention probabilities are computed again on the way
+//! back. No gradient of a frozen weight is ever formed.
+
+use std::ops::Range;
+
+use crate::{
+    adapter::{AdapterWeights, LayerChange, SlotChange},
+    kernels::{
+        AttentionShape, Mat, MatMut, RotaryTable, Threads, add_assign, attention_backward, attention_forward,
+        cross_entropy_row, matmul, rms_norm, rms_norm_backward, rotate, rotate_back, swiglu, swiglu_backward,
+    },
+    model::{Model, normalise_heads},
+    weights::{LayerWeights, Linear},
+};
+
+/// Rows of logits that are held at once.
+const LOGIT_ROWS: usize = 256;
+
+/// One supervised position: the token that should follow `row`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Target {
+    /// Row of the packed batch.
+    pub(crate) row: usize,
+    /// The token that should come next.
+    pub(crate) token: u32,
+    /// Weight of its loss.
+    pub(crate) weight: f32,
+}
+
+/// Sequences laid end to end.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct PackedBatch {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) sequences: Vec<Range<usize>>,
+    pub(crate) targets: Vec<Target>,
+}
+
+impl PackedBatch {
+    /// Appends a sequence; `targets` give the position in the sequence, the token after it, and the weight.
+    pub(crate) fn push(&mut self, tokens: &[u32], targets: impl Iterator<Item = (usize, u32, f32)>) {
+        let start = self.tokens.len();
+        self.tokens.extend_from_slice(tokens);
+        self.sequences.push(start..self.tokens.len());
+        self.targets.extend(targets.map(|(at, token, weight)| Target { row: start + at, token, weight }));
+    }
+}
+
+/// What the backward pass needs of one block.
+struct Tape {
+    input: Vec<f32>,            // [rows, hidden]
+    qkv_raw: Option<Vec<f32>>,  // [rows, qkv_width], before the head norms
+    qkv: Vec<f32>,              // [rows, qkv_width], rotated
+    attended: Vec<f32>,         // [rows, query_width]
+    middle: Vec<f32>,           // [rows, hidden]
+    gate_up: Vec<f32>,          // [rows, 2 intermediate]
+    low: [Vec<Vec<f32>>; 4],    // `x Aᵀ` of each adapter of qkv, o, gate_up, down: [rows, rank]
+}
+
+/// A pass over one packed batch.
+pub(crate) struct Pass<'a> {
+    model: &'a Model,
+    adapter: &'a AdapterWeights,
+    threads: Threads,
+    /// Called between blocks, so that training can stand aside for serving.
+    pause: &'a (dyn Fn() + Sync),
+}
+
+impl<'a> Pass<'a> {
+    pub(crate) fn new(
+        model: &'a Model,
+        adapter: &'a AdapterWeights,
+        threads: Threads,
+        pause: &'a (dyn Fn() + Sync),
+    ) -> Self {
+        Self { model, adapter, threads, pause }
+    }
+
+    /// Sum of `weight · loss` over the targets, in nats; adds its gradients to `gradients`.
+    pub(crate) fn run(&self, batch: &PackedBatch, gradients: &mut AdapterWeights) -> f64 {
+        let rotary = self.rotary(batch);
+        let mut x = self.embed(batch);
+        let layers = self.model.config().num_layers;
+        let mut tapes = Vec::with_capacity(layers);
+        for layer in 0..layers {
+            (self.pause)();
+            tapes.push(self.forward_block(layer, &mut x, batch, &rotary));
+        }
+        let mut dx = vec![0.0; x.len()];
+        let loss = self.output_backward(&x, batch, &mut dx, Some(gradients));
+        drop(x);
+        for layer in (0..layers).rev() {
+            (self.pause)();
+            let Some(tape) = tapes.pop() else { break };
+            self.backward_block(layer, tape, &mut dx, batch, &rotary, &mut gradients.layers[layer]);
+        }
+        if let Some(d_embed) = &mut gradients.embed {
+            let hidden = self.model.config().hidden_size;
+            for (token, dx) in batch.tokens.iter().zip(dx.chunks_exact(hidden)) {
+                add_assign(&mut d_embed[*token as usize * hidden..][..hidden], dx);
+            }
+        }
+        loss
+    }
+
+    /// The loss alone.
+    pub(crate) fn loss(&self, batch: &PackedBatch) -> f64 {
+        let rotary = self.rotary(batch);
+        let mut x = self.embed(batch);
+        for layer in 0..self.model.config().num_layers {
+            (self.pause)();
+            self.forward_block(layer, &mut x, batch, &rotary);
+        }
+        let mut unused = vec![0.0; x.len()];
+        self.output_backward(&x, batch, &mut unused, None)
+    }
+
+    fn rotary(&self, batch: &PackedBatch) -> RotaryTable {
+        self.model.rotary_table(batch.sequences.iter().flat_map(|range| 0..range.len()))
+    }
+
+    fn embed(&self, batch: &PackedBatch) -> Vec<f32> {
+        let hidden = self.model.config().hidden_size;
+        let table = self.adapter.embed.as_deref().unwrap_or(&self.model.weights().embed);
+        batch.tokens.iter().flat_map(|&token| &table[token as usize * hidden..][..hidden]).copied().collect()
+    }
+
+    /// One block forward: `x` `[rows, hidden]` in place.
+    fn forward_block(&self, layer: usize, x: &mut Vec<f32>, batch: &PackedBatch, rotary: &RotaryTable) -> Tape {
+        let (config, shape) = (self.model.config(), self.model.attention_shape());
+        let (base, change) = (&self.model.weights().layers[layer], &self.adapter.layers[layer]);
+        let rows = batch.tokens.len();
+        let mut normed = vec![0.0; x.len()];
+        rms_norm(&mut normed, x, change.input_norm.as_deref().unwrap_or(&base.input_norm), config.rms_norm_eps);
+        let (mut qkv, low_qkv) = self.linear(&normed, &base.qkv, &change.qkv);
+        let qkv_raw = base.q_norm.is_some().then(|| qkv.clone());
+        if let Some((q_norm, k_norm)) = head_norms(base, change) {
+            normalise_heads(&mut qkv, q_norm, k_norm, shape, config.rms_norm_eps);
+        }
+        rotate(&mut qkv, shape.qkv_width(), shape.heads + shape.kv_heads, rotary);
+        let mut attended = vec![0.0; rows * shape.query_width()];
+        for range in &batch.sequences {
+            let out = &mut attended[range.start * shape.query_width()..range.end * shape.query_width()];
+            let qkv = &qkv[range.start * shape.qkv_width()..range.end * shape.qkv_width()];
+            attention_forward(out, qkv, range.len(), shape);
+        }
+        let (mut middle, low_o) = self.linear(&attended, &base.o, &change.o);
+        add_assign(&mut middle, x);
+
+        let post_norm = change.post_norm.as_deref().unwrap_or(&base.post_norm);
+        rms_norm(&mut normed, &middle, post_norm, config.rms_norm_eps);
+        let (gate_up, low_gate_up) = self.linear(&normed, &base.gate_up, &change.gate_up);
+        let mut activated = vec![0.0; rows * config.intermediate_size];
+        swiglu(&mut activated, &gate_up, config.intermediate_size);
+        let (mut output, low_down) = self.linear(&activated, &base.down, &change.down);
+        add_assign(&mut output, &middle);
+        let input = std::mem::replace(x, output);
+        Tape { input, qkv_raw, qkv, attended, middle, gate_up, low: [low_qkv, low_o, low_gate_up, low_down] }
+    }
+
+    /// One block backward: `dx` `[rows, hidden]` from the gradient of its output to that of its input.
+    fn backward_block(
+        &self,
+        layer: usize,
+        tape: Tape,
+        dx: &mut [f32],
+        batch: &PackedBatch,
+        rotary: &RotaryTable,
+        gradients: &mut LayerChange,
+    ) {
+        let (config, shape) = (self.model.config(), self.model.attention_shape());
+        let (base, change) = (&self.model.weights().layers[layer], &self.adapter.layers[layer]);
+        let (rows, width, eps) = (batch.tokens.len(), config.intermediate_size, config.rms_norm_eps);
+        let [low_qkv, low_o, low_gate_up, low_down] = &tape.low;
+
+        let mut activated = vec![0.0; rows * width];
+        swiglu(&mut activated, &tape.gate_up, width);
+        let d_activated = self.linear_backward(dx, &activated, &base.down, &change.down, low_down, &mut gradients.down);
+        drop(activated);
+        let mut d_gate_up = vec![0.0; rows * 2 * width];
+        swiglu_backward(&mut d_gate_up, &d_activated, &tape.gate_up, width);
+        drop(d_activated);
+        let post_norm = change.post_norm.as_deref().unwrap_or(&base.post_norm);
+        let mut normed = vec![0.0; dx.len()];
+        rms_norm(&mut normed, &tape.middle, post_norm, eps);
+        let d_normed =
+            self.linear_backward(&d_gate_up, &normed, &base.gate_up, &change.gate_up, low_gate_up, &mut gradients.gate_up);
+        drop(d_gate_up);
+        rms_norm_backward(dx, gradients.post_norm.as_deref_mut(), &d_normed, &tape.middle, post_norm, eps);
+
+        let d_attended = self.linear_backward(dx, &tape.attended, &base.o, &change.o, low_o, &mut gradients.o);
+        let mut d_qkv = vec![0.0; tape.qkv.len()];
+        for range in &batch.sequences {
+            let wide = range.start * shape.qkv_width()..range.end * shape.qkv_width();
+            let d_out = &d_attended[range.start * shape.query_width()..range.end * shape.query_width()];
+            attention_backward(&mut d_qkv[wide.clone()], d_out, &tape.qkv[wide], range.len(), shape);
+        }
+        rotate_back(&mut d_qkv, shape.qkv_width(), shape.heads + shape.kv_heads, rotary);
+        if let (Some(raw), Some(norms)) = (&tape.qkv_raw, head_norms(base, change)) {
+            let d_norms = (gradients.q_norm.as_deref_mut(), gradients.k_norm.as_deref_mut());
+            head_norms_backward(&mut d_qkv, raw, norms, d_norms, shape, eps);
+        }
+        let input_norm = change.input_norm.as_deref().unwrap_or(&base.input_norm);
+        rms_norm(&mut normed, &tape.input, input_norm, eps);
+        let d_normed = self.linear_backward(&d_qkv, &normed, &base.qkv, &change.qkv, low_qkv, &mut gradients.qkv);
+        rms_norm_backward(dx, gradients.input_norm.as_deref_mut(), &d_normed, &tape.input, input_norm, eps);
+    }
+
+    /// Final norm, logits of the supervised rows, cross-entropy, and their gradients into `dx` and
+    /// `gradients`; without `gradients` the loss alone.
+    fn output_backward(
+        &self,
+        x: &[f32],
+        batch: &PackedBatch,
+        dx: &mut [f32],
+        mut gradients: Option<&mut AdapterWeights>,
+    ) -> f64 {
+        let config = self.model.config();
+        let (hidden, vocab, eps) = (config.hidden_size, config.vocab_size, config.rms_norm_eps);
+        let norm = self.adapter.norm.as_deref().unwrap_or(&self.model.weights().norm);
+        let output = self.model.output(Some(self.adapter));
+        let tied = self.model.weights().lm_head.is_none();
+        let mut loss = 0.0;
+        let mut logits = vec![0.0; LOGIT_ROWS.min(batch.targets.len()) * vocab];
+        for targets in batch.targets.chunks(LOGIT_ROWS) {
+            (self.pause)();
+            let count = targets.len();
+            let rows: Vec<f32> = targets.iter().flat_map(|t| &x[t.row * hidden..][..hidden]).copied().collect();
+            let mut normed = vec![0.0; rows.len()];
+            rms_norm(&mut normed, &rows, norm, eps);
+            let logits = &mut logits[..count * vocab];
+            let normed_view = Mat::new(&normed, count, hidden);
+            let weight = Mat::new(output, vocab, hidden);
+            matmul(MatMut::new(logits, count, vocab), false, 1.0, normed_view, weight.t(), self.threads);
+            for (logits, target) in logits.chunks_exact_mut(vocab).zip(targets) {
+                let nats = cross_entropy_row(logits, target.token as usize, target.weight);
+                loss += f64::from(nats) * f64::from(target.weight);
+            }
+            let Some(gradients) = gradients.as_deref_mut() else { continue };
+            let d_logits = Mat::new(logits, count, vocab);
+            let mut d_normed = vec![0.0; rows.len()];
+            matmul(MatMut::new(&mut d_normed, count, hidden), false, 1.0, d_logits, weight, self.threads);
+            if let (true, Some(d_embed)) = (tied, &mut gradients.embed) {
+                matmul(MatMut::new(d_embed, vocab, hidden), true, 1.0, d_logits.t(), normed_view, self.threads);
+            }
+            let mut d_rows = vec![0.0; rows.len()];
+            rms_norm_backward(&mut d_rows, gradients.norm.as_deref_mut(), &d_normed, &rows, norm, eps);
+            for (target, d_row) in targets.iter().zip(d_rows.chunks_exact(hidden)) {
+                add_assign(&mut dx[target.row * hidden..][..hidden], d_row);
+            }
+        }
+        loss
+    }
+
+    /// `y = x Wᵀ + b + Σ scale · (x Aᵀ) Bᵀ`, and each `x Aᵀ`.
+    fn linear(&self, x: &[f32], base: &Linear, change: &SlotChange) -> (Vec<f32>, Vec<Vec<f32>>) {
+        let rows = x.len() / base.d_in;
+        let mut y = vec![0.0; rows * base.d_out];
+        let weight = change.replacement.as_deref().unwrap_or(&base.weight);
+        let x = Mat::new(x, rows, base.d_in);
+        let weight = Mat::new(weight, base.d_out, base.d_in);
+        matmul(MatMut::new(&mut y, rows, base.d_out), false, 1.0, x, weight.t(), self.threads);
+        let mut lows = Vec::with_capacity(change.loras.len());
+        for lora in &change.loras {
+            let mut low = vec![0.0; rows * lora.rank];
+            let a = Mat::new(&lora.a, lora.rank, base.d_in).t();
+            matmul(MatMut::new(&mut low, rows, lora.rank), false, 1.0, x, a, self.threads);
+            let part = MatMut::strided(&mut y[lora.rows.start..], rows, lora.rows.len(), base.d_out);
+            let b = Mat::new(&lora.b, lora.rows.len(), lora.rank).t();
+            matmul(part, true, self.adapter.scale, Mat::new(&low, rows, lora.rank), b, self.threads);
+            lows.push(low);
+        }
+        if let Some(bias) = &base.bias {
+            y.chunks_exact_mut(base.d_out).for_each(|row| add_assign(row, bias));
+        }
+        (y, lows)
+    }
+
+    /// Gradient of [`Pass::linear`]: returns `∂L/∂x` and adds those of the change's tensors.
+    ///
+    /// With `u = x Aᵀ` and `du = scale · dy B`: `dB += scale · dyᵀ u`, `dA += duᵀ x`, `dx = dy W + du A`.
+    fn linear_backward(
+        &self,
+        dy: &[f32],
+        x: &[f32],
+        base: &Linear,
+        change: &SlotChange,
+        lows: &[Vec<f32>],
+        gradients: &mut SlotChange,
+    ) -> Vec<f32> {
+        let rows = x.len() / base.d_in;
+        let weight = change.replacement.as_deref().unwrap_or(&base.weight);
+        let mut dx = vec![0.0; x.len()];
+        let x = Mat::new(x, rows, base.d_in);
+        let dy_view = Mat::new(dy, rows, base.d_out);
+        let weight = Mat::new(weight, base.d_out, base.d_in);
+        matmul(MatMut::new(&mut dx, rows, base.d_in), false, 1.0, dy_view, weight, self.threads);
+        if let Some(d_weight) = &mut gradients.replacement {
+            matmul(MatMut::new(d_weight, base.d_out, base.d_in), true, 1.0, dy_view.t(), x, self.threads);
+        }
+        for ((lora, low), gradient) in change.loras.iter().zip(lows).zip(&mut gradients.loras) {
+            let (out, rank) = (lora.rows.len(), lora.rank);
+            let dy = Mat::strided(&dy[lora.rows.start..], rows, out, base.d_out);
+            let low = Mat::new(low, rows, rank);
+            let mut d_low = vec![0.0; rows * rank];
+            let b = Mat::new(&lora.b, out, rank);
+            matmul(MatMut::new(&mut d_low, rows, rank), false, self.adapter.scale, dy, b, self.threads);
+            let d_b = MatMut::new(&mut gradient.b, out, rank);
+            matmul(d_b, true, self.adapter.scale, dy.t(), low, self.threads);
+            let d_low = Mat::new(&d_low, rows, rank);
+            matmul(MatMut::new(&mut gradient.a, rank, base.d_in), true, 1.0, d_low.t(), x, self.threads);
+            let a = Mat::new(&lora.a, rank, base.d_in);
+            matmul(MatMut::new(&mut dx, rows, base.d_in), true, 1.0, d_low, a, self.threads);
+        }
+        dx
+    }
+}
+
+/// The query and key norms of a block, where the family has them.
+fn head_norms<'a>(base: &'a LayerWeights, change: &'a LayerChange) -> Option<(&'a [f32], &'a [f32])> {
+    let q = change.q_norm.as_deref().or(base.q_norm.as_deref())?;
+    let k = change.k_norm.as_deref().or(base.k_norm.as_deref())?;
+    Some((q, k))
+}
+
+/// Gradient of [`normalise_heads`], in place on `d_qkv`.
+fn head_norms_backward(
+    d_qkv: &mut [f32],
+    raw: &[f32],
+    (q_norm, k_norm): (&[f32], &[f32]),
+    (mut d_q_norm, mut d_k_norm): (Option<&mut [f32]>, Option<&mut [f32]>),
+    shape: AttentionShape,
+    eps: f32,
+) {
+    let (dim, stride) = (shape.head_dim, shape.qkv_width());
+    let mut dx = vec![0.0; dim];
+    for (d_row, row) in d_qkv.chunks_exact_mut(stride).zip(raw.chunks_exact(stride)) {
+        let heads = d_row.chunks_exact_mut(dim).zip(row.chunks_exact(dim));
+        for (head, (dy, x)) in heads.take(shape.heads + shape.kv_heads).enumerate() {
+            let (norm, d_norm) =
+                if head < shape.heads { (q_norm, d_q_norm.as_deref_mut()) } else { (k_norm, d_k_norm.as_deref_mut()) };
+            dx.fill(0.0);
+            rms_norm_backward(&mut dx, d_norm, dy, x, norm, eps);
+            dy.copy_from_slice(&dx);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use autoglm_domain::HyperParameters;
+    use rand::{RngExt as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::{Family, ModelConfig, RopeConfig, RopeScaling, weights::BaseWeights};
+
+    fn tiny_model(qk_norm: bool) -> Model {
+        let config = ModelConfig {
+            family: if qk_norm { Family::Qwen3 } else { Family::Llama },
+            vocab_size: 23,
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_layers: 2,
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 4,
+            rms_norm_eps: 1e-5,
+            rope: RopeConfig { theta: 10_000.0, scaling: RopeScaling::None },
+            tie_word_embeddings: true,
+            attention_bias: false,
+            attention_out_bias: false,
+            mlp_bias: false,
+            qk_norm,
+            max_position_embeddings: 32,
+            bos_token_id: None,
+            eos_token_ids: vec![1],
+            initializer_range: 0.3,
+        };
+        let weights = BaseWeights::random(&config, 7);
+        Model::new(config, weights).unwrap()
+    }
+
+    fn batch() -> PackedBatch {
+        let mut batch = PackedBatch::default();
+        batch.push(&[3, 9, 14, 2, 7], [(2, 5, 0.4), (3, 11, 0.3), (4, 1, 0.3)].into_iter());
+        batch.push(&[8, 8, 20], [(1, 6, 0.5), (2, 1, 0.5)].into_iter());
+        batch
+    }
+
+    /// Compares the gradient with central differences at a sample of positions of every tensor.
+    fn check(model: &Model, mut weights: AdapterWeights) {
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        for (tensor, _) in weights.tensors_mut() {
+            tensor.iter_mut().for_each(|value| *value += random.random_range(-0.1..0.1));
+        }
+        let (batch, pause) = (batch(), || ());
+        let mut gradients = weights.zeros_like();
+        let loss = Pass::new(model, &weights, Threads::One, &pause).run(&batch, &mut gradients);
+        assert!((loss - Pass::new(model, &weights, Threads::One, &pause).loss(&batch)).abs() < 1e-6);
+        let h = 5e-3;
+        let tensors = gradients.tensors_mut().len();
+        for tensor in 0..tensors {
+            let length = weights.tensors_mut()[tensor].0.len();
+            for _ in 0..6 {
+                let at = random.random_range(0..length);
+                let mut losses = [0.0; 2];
+                for (loss, step) in losses.iter_mut().zip([h, -h]) {
+                    weights.tensors_mut()[tensor].0[at] += step;
+                    *loss = Pass::new(model, &weights, Threads::One, &pause).loss(&batch);
+                    weights.tensors_mut()[tensor].0[at] -= step;
+                }
+                let expected = (losses[0] - losses[1]) / f64::from(2.0 * h);
+                let ours = f64::from(gradients.tensors_mut()[tensor].0[at]);
+                assert!(
+                    (ours - expected).abs() < 2e-3 + 0.02 * expected.abs(),
+                    "tensor {tensor} at {at}: {ours} instead of {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_of_a_whole_adapter_equal_finite_differences() {
+        let hyper = HyperParameters { rank: 3, alpha: 6.0, train_embedding: true, train_norms: true, ..Default::default() };
+        for qk_norm in [false, true] {
+            let model = tiny_model(qk_norm);
+            check(&model, AdapterWeights::fresh(&model, &hyper, 1).unwrap());
+        }
+    }
+
+    #[test]
+    fn gradients_of_every_base_weight_equal_finite_differences() {
+        for qk_norm in [false, true] {
+            let model = tiny_model(qk_norm);
+            check(&model, AdapterWeights::everything(&model));
+        }
+    }
+
+    /// The step that serves and the pass that trains compute the same function.
+    #[test]
+    fn serving_in_chunks_and_training_agree() {
+        use crate::model::{SequenceInput, WantedLogits};
+        let model = tiny_model(true);
+        let hyper = HyperParameters { rank: 3, alpha: 6.0, train_embedding: true, train_norms: true, ..Default::default() };
+        let mut adapter = AdapterWeights::fresh(&model, &hyper, 1).unwrap();
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        for (tensor, _) in adapter.tensors_mut() {
+            tensor.iter_mut().for_each(|value| *value += random.random_range(-0.2..0.2));
+        }
+        let tokens = [3, 9, 14, 2, 7, 21, 4];
+        let mut cache = model.new_cache();
+        let mut other = model.new_cache();
+        let mut logits = Vec::new();
+        for chunk in [&tokens[..4], &tokens[4..6], &tokens[6..]] {
+            let mut batch = [
+                SequenceInput { tokens: chunk, cache: &mut other, adapter: None, logits: WantedLogits::Last },
+                SequenceInput { tokens: chunk, cache: &mut cache, adapter: Some(&adapter), logits: WantedLogits::All },
+            ];
+            let step = model.step(&mut batch).unwrap();
+            logits.extend_from_slice(&step[23..]);
+        }
+        let mut packed = PackedBatch::default();
+        packed.push(&tokens, (0..7).map(|at| (at, (at as u32 * 5) % 23, 1.0)));
+        let expected: f64 = packed
+            .targets
+            .iter()
+            .map(|target| {
+                let mut row = logits[target.row * 23..][..23].to_vec();
+                f64::from(cross_entropy_row(&mut row, target.token as usize, 1.0))
+            })
+            .sum();
+        let loss = Pass::new(&model, &adapter, Threads::One, &|| ()).loss(&packed);
+        assert!((loss - expected).abs() < 1e-4, "{loss} instead of {expected}");
+    }
+}

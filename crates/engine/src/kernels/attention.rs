@@ -1,0 +1,290 @@
+//! Causal attention with grouped queries: with a KV cache for serving, forward and backward for training.
+
+use rayon::prelude::*;
+
+use super::{
+    activation::axpy,
+    dot::dot,
+    matmul::{Mat, MatMut, Threads, matmul},
+    softmax::softmax_in_place,
+};
+
+/// Query rows that are scored at once, so that the scores of a long prompt stay in cache.
+const QUERY_BLOCK: usize = 128;
+
+/// Multiplications below which heads are not shared out over threads.
+const WORTH_A_THREAD: usize = 1 << 20;
+
+/// Sizes of one attention layer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AttentionShape {
+    /// Query heads.
+    pub(crate) heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    pub(crate) kv_heads: usize,
+    /// Width of a head.
+    pub(crate) head_dim: usize,
+}
+
+impl AttentionShape {
+    /// Width of the queries of a token.
+    pub(crate) fn query_width(self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of the keys (or the values) of a token.
+    pub(crate) fn kv_width(self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Width of `[queries | keys | values]` of a token.
+    pub(crate) fn qkv_width(self) -> usize {
+        self.query_width() + 2 * self.kv_width()
+    }
+
+    fn scale(self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// The key head that query head `head` looks at.
+    fn kv_head(self, head: usize) -> usize {
+        head / (self.heads / self.kv_heads)
+    }
+}
+
+/// Attention of the last `new` of `total` cached tokens over all of them.
+///
+/// `queries` is `[new, stride]` with the queries first in each row; `keys` and `values` are
+/// `[total, kv_width]`; writes `[new, query_width]`.
+pub(crate) fn attention_with_cache(
+    out: &mut [f32],
+    queries: &[f32],
+    stride: usize,
+    keys: &[f32],
+    values: &[f32],
+    new: usize,
+    shape: AttentionShape,
+) {
+    let (width, kv_width, dim) = (shape.query_width(), shape.kv_width(), shape.head_dim);
+    let total = keys.len() / kv_width;
+    let mut by_head = vec![0.0; new * width]; // [heads, new, head_dim]
+    let one_head = |(head, out): (usize, &mut [f32])| {
+        let kv = shape.kv_head(head) * dim;
+        if new == 1 {
+            decode_head(out, &queries[head * dim..][..dim], &keys[kv..], &values[kv..], kv_width, total, shape);
+        } else {
+            prefill_head(out, &queries[head * dim..], stride, &keys[kv..], &values[kv..], new, total, shape);
+        }
+    };
+    if new * total * width >= WORTH_A_THREAD {
+        by_head.par_chunks_exact_mut(new * dim).enumerate().for_each(one_head);
+    } else {
+        by_head.chunks_exact_mut(new * dim).enumerate().for_each(one_head);
+    }
+    for (head, rows) in by_head.chunks_exact(new * dim).enumerate() {
+        for (row, part) in rows.chunks_exact(dim).enumerate() {
+            out[row * width + head * dim..][..dim].copy_from_slice(part);
+        }
+    }
+}
+
+/// One query over all keys of one head.
+fn decode_head(
+    out: &mut [f32],
+    query: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    kv_width: usize,
+    total: usize,
+    shape: AttentionShape,
+) {
+    let dim = shape.head_dim;
+    let mut scores: Vec<f32> = (0..total).map(|t| dot(query, &keys[t * kv_width..][..dim]) * shape.scale()).collect();
+    softmax_in_place(&mut scores);
+    for (t, score) in scores.iter().enumerate() {
+        axpy(out, *score, &values[t * kv_width..][..dim]);
+    }
+}
+
+/// Many queries of one head, a block of rows at a time.
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and their strides")]
+fn prefill_head(
+    out: &mut [f32],
+    queries: &[f32],
+    stride: usize,
+    keys: &[f32],
+    values: &[f32],
+    new: usize,
+    total: usize,
+    shape: AttentionShape,
+) {
+    let (dim, kv_width) = (shape.head_dim, shape.kv_width());
+    let before = total - new;
+    let mut scores = vec![0.0; QUERY_BLOCK.min(new) * total];
+    for begin in (0..new).step_by(QUERY_BLOCK) {
+        let rows = QUERY_BLOCK.min(new - begin);
+        let seen = before + begin + rows; // keys that the block's last row may look at
+        let scores = &mut scores[..rows * seen];
+        let query = Mat::strided(&queries[begin * stride..], rows, dim, stride);
+        let key = Mat::strided(keys, seen, dim, kv_width);
+        matmul(MatMut::new(scores, rows, seen), false, shape.scale(), query, key.t(), Threads::One);
+        mask_and_normalise(scores, seen, before + begin);
+        let value = Mat::strided(values, seen, dim, kv_width);
+        let out = MatMut::new(&mut out[begin * dim..][..rows * dim], rows, dim);
+        matmul(out, false, 1.0, Mat::new(scores, rows, seen), value, Threads::One);
+    }
+}
+
+/// Softmax of each row over the keys up to its own position; later keys get probability 0.
+fn mask_and_normalise(scores: &mut [f32], width: usize, first_position: usize) {
+    for (row, scores) in scores.chunks_exact_mut(width).enumerate() {
+        let (seen, later) = scores.split_at_mut((first_position + row + 1).min(width));
+        softmax_in_place(seen);
+        later.fill(0.0);
+    }
+}
+
+/// Attention of one whole sequence for training: `qkv` `[time, qkv_width]` to `out` `[time, query_width]`.
+pub(crate) fn attention_forward(out: &mut [f32], qkv: &[f32], time: usize, shape: AttentionShape) {
+    let (dim, stride, width) = (shape.head_dim, shape.qkv_width(), shape.query_width());
+    let mut probabilities = vec![0.0; time * time];
+    for head in 0..shape.heads {
+        let (_, _, value) = views(qkv, time, head, shape);
+        attention_probabilities(&mut probabilities, qkv, time, head, shape);
+        let out = MatMut::strided(&mut out[head * dim..], time, dim, width);
+        matmul(out, false, 1.0, Mat::new(&probabilities, time, time), value, Threads::One);
+    }
+    debug_assert_eq!(qkv.len(), time * stride);
+}
+
+/// Query, key and value of one head as `[time, head_dim]` views.
+fn views(qkv: &[f32], time: usize, head: usize, shape: AttentionShape) -> (Mat<'_>, Mat<'_>, Mat<'_>) {
+    let (dim, stride) = (shape.head_dim, shape.qkv_width());
+    let key_at = shape.query_width() + shape.kv_head(head) * dim;
+    let value_at = key_at + shape.kv_width();
+    let view = |at: usize| Mat::strided(&qkv[at..], time, dim, stride);
+    (view(head * dim), view(key_at), view(value_at))
+}
+
+/// `softmax(Q Kᵀ / √d)` of one head, causal: `[time, time]`.
+fn attention_probabilities(p: &mut [f32], qkv: &[f32], time: usize, head: usize, shape: AttentionShape) {
+    let (query, key, _) = views(qkv, time, head, shape);
+    matmul(MatMut::new(p, time, time), false, shape.scale(), query, key.t(), Threads::One);
+    mask_and_normalise(p, time, 0);
+}
+
+/// Gradient of [`attention_forward`]: adds `∂L/∂qkv` to `d_qkv` from `d_out` `[time, query_width]`.
+///
+/// The probabilities are computed again rather than kept. With `P` the probabilities and `dP = dO Vᵀ`:
+/// `dV = Pᵀ dO`, `dS = P ∘ (dP - rowsum(P ∘ dP))`, `dQ = dS K / √d`, `dK = dSᵀ Q / √d`.
+pub(crate) fn attention_backward(
+    d_qkv: &mut [f32],
+    d_out: &[f32],
+    qkv: &[f32],
+    time: usize,
+    shape: AttentionShape,
+) {
+    let (dim, stride, width) = (shape.head_dim, shape.qkv_width(), shape.query_width());
+    let (mut p, mut ds) = (vec![0.0; time * time], vec![0.0; time * time]);
+    for head in 0..shape.heads {
+        let (query, key, value) = views(qkv, time, head, shape);
+        let key_at = width + shape.kv_head(head) * dim;
+        let value_at = key_at + shape.kv_width();
+        attention_probabilities(&mut p, qkv, time, head, shape);
+        let d_head = Mat::strided(&d_out[head * dim..], time, dim, width);
+        matmul(MatMut::new(&mut ds, time, time), false, 1.0, d_head, value.t(), Threads::One);
+        let probabilities = Mat::new(&p, time, time);
+        let d_value = MatMut::strided(&mut d_qkv[value_at..], time, dim, stride);
+        matmul(d_value, true, 1.0, probabilities.t(), d_head, Threads::One);
+        for (ds, p) in ds.chunks_exact_mut(time).zip(p.chunks_exact(time)) {
+            let along = dot(ds, p);
+            for (ds, p) in ds.iter_mut().zip(p) {
+                *ds = p * (*ds - along);
+            }
+        }
+        let d_scores = Mat::new(&ds, time, time);
+        let d_query = MatMut::strided(&mut d_qkv[head * dim..], time, dim, stride);
+        matmul(d_query, true, shape.scale(), d_scores, key, Threads::One);
+        let d_key = MatMut::strided(&mut d_qkv[key_at..], time, dim, stride);
+        matmul(d_key, true, shape.scale(), d_scores.t(), query, Threads::One);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: AttentionShape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8 };
+
+    fn values(count: usize, step: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * step % 41) as f32 - 20.0) / 14.0).collect()
+    }
+
+    /// Straight from the definition, one scalar at a time.
+    fn naive(qkv: &[f32], time: usize) -> Vec<f32> {
+        let (dim, stride) = (SHAPE.head_dim, SHAPE.qkv_width());
+        let mut out = vec![0.0; time * SHAPE.query_width()];
+        for head in 0..SHAPE.heads {
+            let (k, v) = (
+                SHAPE.query_width() + SHAPE.kv_head(head) * dim,
+                SHAPE.query_width() + SHAPE.kv_width() + SHAPE.kv_head(head) * dim,
+            );
+            for t in 0..time {
+                let weights: Vec<f32> = (0..=t)
+                    .map(|s| {
+                        let score: f32 =
+                            (0..dim).map(|i| qkv[t * stride + head * dim + i] * qkv[s * stride + k + i]).sum();
+                        (score / (dim as f32).sqrt()).exp()
+                    })
+                    .collect();
+                let sum: f32 = weights.iter().sum();
+                for i in 0..dim {
+                    out[t * SHAPE.query_width() + head * dim + i] =
+                        (0..=t).map(|s| weights[s] / sum * qkv[s * stride + v + i]).sum();
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn forward_and_cached_steps_equal_the_naive_definition() {
+        let (time, stride, kv) = (11, SHAPE.qkv_width(), SHAPE.kv_width());
+        let qkv = values(time * stride, 17);
+        let expected = naive(&qkv, time);
+        let mut out = vec![0.0; expected.len()];
+        attention_forward(&mut out, &qkv, time, SHAPE);
+        let part = |from: usize| -> Vec<f32> {
+            qkv.chunks_exact(stride).flat_map(|row| row[from..from + kv].to_vec()).collect()
+        };
+        let (keys, held) = (part(SHAPE.query_width()), part(SHAPE.query_width() + kv));
+        let mut cached = vec![0.0; expected.len()];
+        let (first, second) = cached.split_at_mut(10 * SHAPE.query_width());
+        attention_with_cache(first, &qkv, stride, &keys[..10 * kv], &held[..10 * kv], 10, SHAPE);
+        attention_with_cache(second, &qkv[10 * stride..], stride, &keys, &held, 1, SHAPE);
+        for ((out, cached), expected) in out.iter().zip(&cached).zip(&expected) {
+            assert!((out - expected).abs() < 1e-5, "{out} instead of {expected}");
+            assert!((cached - expected).abs() < 1e-5, "{cached} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn backward_equals_finite_differences() {
+        let time = 5;
+        let qkv = values(time * SHAPE.qkv_width(), 23);
+        let weight = values(time * SHAPE.query_width(), 11);
+        let loss = |qkv: &[f32]| -> f64 {
+            naive(qkv, time).iter().zip(&weight).map(|(o, w)| f64::from(o * w)).sum()
+        };
+        let mut gradient = vec![0.0; qkv.len()];
+        attention_backward(&mut gradient, &weight, &qkv, time, SHAPE);
+        let h = 1e-2;
+        for i in 0..qkv.len() {
+            let (mut up, mut down) = (qkv.clone(), qkv.clone());
+            up[i] += h;
+            down[i] -= h;
+            let expected = (loss(&up) - loss(&down)) / f64::from(2.0 * h);
+            assert!((f64::from(gradient[i]) - expected).abs() < 2e-3, "{i}: {} instead of {expected}", gradient[i]);
+        }
+    }
+}

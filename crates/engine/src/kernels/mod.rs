@@ -1,0 +1,23 @@
+//! The loops that cost time: matrix products, normalisation, activations, rotary embedding, attention.
+//!
+//! Everything works on row-major `f32` slices. This is the one place for `unsafe`: calls into `gemm` and into
+//! functions compiled for CPU features that were found at run time. Each kernel has a naive reference in its
+//! tests.
+
+mod activation;
+mod attention;
+mod dispatch;
+mod dot;
+mod matmul;
+mod norm;
+mod rope;
+mod softmax;
+
+pub(crate) use activation::{add_assign, axpy, swiglu, swiglu_backward};
+pub(crate) use attention::{AttentionShape, attention_backward, attention_forward, attention_with_cache};
+pub(crate) use dispatch::vectorized;
+pub(crate) use dot::dot;
+pub(crate) use matmul::{Mat, MatMut, Threads, matmul};
+pub(crate) use norm::{rms_norm, rms_norm_backward};
+pub(crate) use rope::{RotaryTable, rotate, rotate_back};
+pub(crate) use softmax::{cross_entropy_row, softmax_in_place};

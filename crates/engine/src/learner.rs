@@ -1,0 +1,164 @@
+//! One optimiser step: gradients of a batch on several threads, clipped, applied.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use rayon::prelude::*;
+
+use crate::{
+    EngineError, Result,
+    adapter::AdapterWeights,
+    gradients::{PackedBatch, Pass},
+    kernels::{Threads, add_assign},
+    model::Model,
+    optimizer::{AdamW, clip},
+};
+
+/// How training stands aside for serving.
+#[derive(Debug, Clone)]
+pub struct Courtesy {
+    /// Requests that are being served.
+    pub serving: Arc<AtomicUsize>,
+    /// Longest wait at one of the points between two blocks, in milliseconds; 0 never waits.
+    pub longest_wait_ms: u64,
+}
+
+impl Default for Courtesy {
+    fn default() -> Self {
+        Self { serving: Arc::default(), longest_wait_ms: 20 }
+    }
+}
+
+impl Courtesy {
+    /// Waits while requests are being served, up to the limit, so that training slows down under load but
+    /// never stops.
+    fn stand_aside(&self) {
+        const NAP: std::time::Duration = std::time::Duration::from_micros(500);
+        let naps = self.longest_wait_ms * 2;
+        for _ in 0..naps {
+            if self.serving.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            std::thread::sleep(NAP);
+        }
+    }
+}
+
+/// Threads for training. Beside serving they run `in_background`, at the lowest scheduling priority.
+pub(crate) fn training_pool(threads: usize, in_background: bool) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|at| format!("train-{at}"))
+        .start_handler(move |_| {
+            if !in_background {
+                return;
+            }
+            // Where the system refuses, training merely competes on equal terms.
+            if let Err(error) = rustix::process::setpriority_process(None, 19) {
+                tracing::debug!(%error, "training keeps its normal priority");
+            }
+        })
+        .build()
+        .map_err(|error| EngineError::Internal(format!("no threads for training: {error}")))
+}
+
+/// Mean loss and gradient norm of one step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepReport {
+    /// Mean loss a supervised token, nats.
+    pub(crate) loss: f64,
+    /// Norm of the gradient before clipping.
+    pub(crate) grad_norm: f32,
+}
+
+/// Weights in training with their optimiser and buffers.
+pub(crate) struct Learner<'a> {
+    model: &'a Model,
+    pub(crate) weights: AdapterWeights,
+    optimizer: AdamW,
+    gradients: Vec<AdapterWeights>, // one a shard
+    pool: &'a rayon::ThreadPool,
+    courtesy: Courtesy,
+    max_grad_norm: f32,
+    loss: f64,
+    weight: f64,
+}
+
+impl<'a> Learner<'a> {
+    pub(crate) fn new(
+        model: &'a Model,
+        weights: AdapterWeights,
+        optimizer: AdamW,
+        max_grad_norm: f32,
+        pool: &'a rayon::ThreadPool,
+        courtesy: Courtesy,
+    ) -> Self {
+        let gradients = (0..pool.current_num_threads()).map(|_| weights.zeros_like()).collect();
+        Self { model, weights, optimizer, gradients, pool, courtesy, max_grad_norm, loss: 0.0, weight: 0.0 }
+    }
+
+    /// Into how many parts a batch is best split.
+    pub(crate) fn shards(&self) -> usize {
+        self.gradients.len()
+    }
+
+    /// Adds the gradients of one batch, given in at most [`Learner::shards`] parts.
+    pub(crate) fn accumulate(&mut self, shards: &[PackedBatch]) {
+        let threads = if shards.len() == 1 { Threads::All } else { Threads::One };
+        let (model, weights, courtesy) = (self.model, &self.weights, &self.courtesy);
+        let pause = || courtesy.stand_aside();
+        let gradients = &mut self.gradients;
+        let losses: Vec<f64> = self.pool.install(|| {
+            shards
+                .par_iter()
+                .zip(gradients.par_iter_mut())
+                .map(|(shard, gradients)| Pass::new(model, weights, threads, &pause).run(shard, gradients))
+                .collect()
+        });
+        self.loss += losses.iter().sum::<f64>();
+        self.weight += shards.iter().flat_map(|s| &s.targets).map(|t| f64::from(t.weight)).sum::<f64>();
+    }
+
+    /// Applies what was accumulated since the last call.
+    ///
+    /// # Errors
+    /// `Internal` when the loss is not a number; the weights are unchanged then.
+    pub(crate) fn apply(&mut self, learning_rate: f32) -> Result<StepReport> {
+        let (loss, weight) = (std::mem::take(&mut self.loss), std::mem::take(&mut self.weight));
+        let Some((total, others)) = self.gradients.split_first_mut() else {
+            return Err(EngineError::Internal("a learner without shards".into()));
+        };
+        for other in others.iter_mut() {
+            for ((total, _), (part, _)) in total.tensors_mut().into_iter().zip(other.tensors_mut()) {
+                add_assign(total, part);
+                part.fill(0.0);
+            }
+        }
+        let mean = 1.0 / weight.max(f64::MIN_POSITIVE) as f32;
+        for (tensor, _) in total.tensors_mut() {
+            tensor.iter_mut().for_each(|value| *value *= mean);
+        }
+        let grad_norm = clip(total, self.max_grad_norm);
+        if !loss.is_finite() || !grad_norm.is_finite() {
+            return Err(EngineError::Internal(format!("training diverged: the loss is {loss}, its gradient {grad_norm}")));
+        }
+        self.optimizer.step(&mut self.weights, total, learning_rate);
+        for (tensor, _) in total.tensors_mut() {
+            tensor.fill(0.0);
+        }
+        Ok(StepReport { loss: loss / weight.max(f64::MIN_POSITIVE), grad_norm })
+    }
+
+    /// Mean loss a supervised token over `batches`, without learning from them.
+    pub(crate) fn evaluate(&self, batches: &[PackedBatch]) -> f64 {
+        let (model, weights, courtesy) = (self.model, &self.weights, &self.courtesy);
+        let pause = || courtesy.stand_aside();
+        let losses: f64 = self.pool.install(|| {
+            batches.par_iter().map(|batch| Pass::new(model, weights, Threads::One, &pause).loss(batch)).sum()
+        });
+        let weight: f64 = batches.iter().flat_map(|b| &b.targets).map(|t| f64::from(t.weight)).sum();
+        losses / weight.max(f64::MIN_POSITIVE)
+    }
+}

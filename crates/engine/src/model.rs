@@ -1,0 +1,413 @@
+//! A decoder-only transformer of the Llama, Qwen2 and Qwen3 families: base weights, and a step of inference
+//! over sequences of different versions.
+
+use std::{ops::Range, path::Path};
+
+use autoglm_domain::ContentHash;
+
+use crate::{
+    EngineError, ModelConfig, Result,
+    adapter::{AdapterWeights, LayerChange, Slot},
+    kernels::{
+        AttentionShape, Mat, MatMut, RotaryTable, Threads, add_assign, attention_with_cache, matmul, rms_norm,
+        rotate, swiglu,
+    },
+    rope::rope_frequencies,
+    weights::{BaseWeights, LayerWeights, Linear},
+};
+
+/// A model's base weights, shared by everything that serves or trains it.
+#[derive(Debug)]
+pub struct Model {
+    config: ModelConfig,
+    weights: BaseWeights,
+    frequencies: Vec<f32>, // [head_dim / 2]
+    rotary_scale: f32,
+    hash: ContentHash,
+}
+
+/// Keys and values of one sequence, a buffer a layer, grown as needed.
+#[derive(Debug, Default)]
+pub struct KvCache {
+    layers: Vec<(Vec<f32>, Vec<f32>)>, // ([tokens, kv_width], [tokens, kv_width])
+    tokens: usize,
+}
+
+impl KvCache {
+    /// Tokens that it holds.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+}
+
+/// New tokens of one sequence in a step.
+#[derive(Debug)]
+pub struct SequenceInput<'a> {
+    /// The tokens; they follow those in the cache.
+    pub tokens: &'a [u32],
+    /// The sequence's cache; the step appends to it.
+    pub cache: &'a mut KvCache,
+    /// The version's adapter; `None` is the base model.
+    pub adapter: Option<&'a AdapterWeights>,
+    /// Which logits to compute.
+    pub logits: WantedLogits,
+}
+
+/// Which logits a step computes for a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WantedLogits {
+    /// None: more of the prompt follows.
+    None,
+    /// Those after the last token.
+    Last,
+    /// Those after every token.
+    All,
+}
+
+/// Rows of a step that belong to one adapter.
+struct Group<'a> {
+    rows: Range<usize>,
+    adapter: Option<&'a AdapterWeights>,
+}
+
+impl Group<'_> {
+    fn layer(&self, layer: usize) -> Option<&LayerChange> {
+        self.adapter.and_then(|adapter| adapter.layers.get(layer))
+    }
+}
+
+impl Model {
+    /// Reads `config.json` and the weights of `folder`.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let config = ModelConfig::load(folder)?;
+        let weights = BaseWeights::load(folder, &config)?;
+        Self::new(config, weights)
+    }
+
+    pub(crate) fn new(config: ModelConfig, weights: BaseWeights) -> Result<Self> {
+        let (frequencies, rotary_scale) = rope_frequencies(&config);
+        let hash = weights.hash();
+        Ok(Self { config, weights, frequencies, rotary_scale, hash })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Hash of the base weights as they are computed with.
+    pub fn hash(&self) -> ContentHash {
+        self.hash
+    }
+
+    pub(crate) fn weights(&self) -> &BaseWeights {
+        &self.weights
+    }
+
+    pub(crate) fn attention_shape(&self) -> AttentionShape {
+        AttentionShape {
+            heads: self.config.num_heads,
+            kv_heads: self.config.num_kv_heads,
+            head_dim: self.config.head_dim,
+        }
+    }
+
+    pub(crate) fn rotary_table(&self, positions: impl Iterator<Item = usize>) -> RotaryTable {
+        RotaryTable::new(positions, &self.frequencies, self.rotary_scale)
+    }
+
+    /// An empty cache for one sequence.
+    pub fn new_cache(&self) -> KvCache {
+        KvCache { layers: vec![Default::default(); self.config.num_layers], tokens: 0 }
+    }
+
+    /// Runs the new tokens of every sequence through the model, appending to the caches.
+    ///
+    /// Returns the wanted logits, `[wanted rows, vocab]`, in the order of `batch`. Sequences of different
+    /// adapters share the products with the base weights.
+    ///
+    /// # Errors
+    /// `Request` when a token is not in the vocabulary, a sequence has no tokens, or its context overflows;
+    /// no cache has changed then.
+    pub fn step(&self, batch: &mut [SequenceInput<'_>]) -> Result<Vec<f32>> {
+        self.check(batch)?;
+        // Sequences of one adapter lie side by side, so that each adapter is one product.
+        let mut order: Vec<usize> = (0..batch.len()).collect();
+        order.sort_by_key(|&at| batch[at].adapter.map_or(0, |adapter| std::ptr::from_ref(adapter) as usize));
+        let (groups, starts) = lay_out(batch, &order);
+        let positions = order.iter().flat_map(|&at| {
+            let before = batch[at].cache.tokens;
+            before..before + batch[at].tokens.len()
+        });
+        let rotary = self.rotary_table(positions);
+        let mut x = self.embed(batch, &order, &groups);
+        for layer in 0..self.config.num_layers {
+            self.block(layer, &mut x, batch, &order, &starts, &groups, &rotary);
+        }
+        for sequence in batch.iter_mut() {
+            sequence.cache.tokens += sequence.tokens.len();
+        }
+        Ok(self.logits(&x, batch, &order, &starts))
+    }
+
+    fn check(&self, batch: &[SequenceInput<'_>]) -> Result<()> {
+        for sequence in batch {
+            if sequence.tokens.is_empty() {
+                return Err(EngineError::Request("a sequence of a step has no tokens".into()));
+            }
+            let total = sequence.cache.tokens + sequence.tokens.len();
+            if total > self.config.max_position_embeddings {
+                return Err(EngineError::PromptTooLong { tokens: total, limit: self.config.max_position_embeddings });
+            }
+            if let Some(token) = sequence.tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
+                let size = self.config.vocab_size;
+                return Err(EngineError::Request(format!("token {token} is not in the vocabulary of {size}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of the embedding table: `[rows, hidden]`.
+    fn embed(&self, batch: &[SequenceInput<'_>], order: &[usize], groups: &[Group<'_>]) -> Vec<f32> {
+        let hidden = self.config.hidden_size;
+        let rows = groups.last().map_or(0, |group| group.rows.end);
+        let mut x = Vec::with_capacity(rows * hidden);
+        for &at in order {
+            let table = batch[at].adapter.and_then(|a| a.embed.as_deref()).unwrap_or(&self.weights.embed);
+            for &token in batch[at].tokens {
+                x.extend_from_slice(&table[token as usize * hidden..][..hidden]);
+            }
+        }
+        x
+    }
+
+    /// One transformer block over all rows: `x` `[rows, hidden]` in place.
+    #[allow(clippy::too_many_arguments, reason = "the layout of a step, computed once for all blocks")]
+    fn block(
+        &self,
+        layer: usize,
+        x: &mut [f32],
+        batch: &mut [SequenceInput<'_>],
+        order: &[usize],
+        starts: &[usize],
+        groups: &[Group<'_>],
+        rotary: &RotaryTable,
+    ) {
+        let (weights, shape, eps) = (&self.weights.layers[layer], self.attention_shape(), self.config.rms_norm_eps);
+        let (hidden, stride) = (self.config.hidden_size, shape.qkv_width());
+        let rows = x.len() / hidden;
+        let mut normed = vec![0.0; x.len()];
+        norm_groups(&mut normed, x, groups, eps, hidden, |group| {
+            group.layer(layer).and_then(|change| change.input_norm.as_deref()).unwrap_or(&weights.input_norm)
+        });
+        let mut qkv = linear(&normed, &weights.qkv, groups, layer, Slot::Qkv);
+        self.normalise_heads(weights, layer, &mut qkv, groups);
+        rotate(&mut qkv, stride, shape.heads + shape.kv_heads, rotary);
+
+        let mut attended = vec![0.0; rows * shape.query_width()];
+        for (&at, &start) in order.iter().zip(starts) {
+            let sequence = &mut batch[at];
+            let new = sequence.tokens.len();
+            let qkv = &qkv[start * stride..(start + new) * stride];
+            let (keys, values) = &mut sequence.cache.layers[layer];
+            for row in qkv.chunks_exact(stride) {
+                let (key, value) = row[shape.query_width()..].split_at(shape.kv_width());
+                keys.extend_from_slice(key);
+                values.extend_from_slice(value);
+            }
+            let out = &mut attended[start * shape.query_width()..][..new * shape.query_width()];
+            attention_with_cache(out, qkv, stride, keys, values, new, shape);
+        }
+        add_assign(x, &linear(&attended, &weights.o, groups, layer, Slot::O));
+
+        norm_groups(&mut normed, x, groups, eps, hidden, |group| {
+            group.layer(layer).and_then(|change| change.post_norm.as_deref()).unwrap_or(&weights.post_norm)
+        });
+        let gate_up = linear(&normed, &weights.gate_up, groups, layer, Slot::GateUp);
+        let mut activated = vec![0.0; rows * self.config.intermediate_size];
+        swiglu(&mut activated, &gate_up, self.config.intermediate_size);
+        add_assign(x, &linear(&activated, &weights.down, groups, layer, Slot::Down));
+    }
+
+    /// RMSNorm of every query and key head, where the family has it.
+    fn normalise_heads(&self, weights: &LayerWeights, layer: usize, qkv: &mut [f32], groups: &[Group<'_>]) {
+        let (Some(q_norm), Some(k_norm)) = (&weights.q_norm, &weights.k_norm) else { return };
+        let shape = self.attention_shape();
+        for group in groups {
+            let change = group.layer(layer);
+            let q_norm = change.and_then(|change| change.q_norm.as_deref()).unwrap_or(q_norm);
+            let k_norm = change.and_then(|change| change.k_norm.as_deref()).unwrap_or(k_norm);
+            let stride = shape.qkv_width();
+            let rows = &mut qkv[group.rows.start * stride..group.rows.end * stride];
+            normalise_heads(rows, q_norm, k_norm, shape, self.config.rms_norm_eps);
+        }
+    }
+
+    /// Final norm and output matrix over the wanted rows.
+    fn logits(&self, x: &[f32], batch: &[SequenceInput<'_>], order: &[usize], starts: &[usize]) -> Vec<f32> {
+        let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
+        let wanted = |sequence: &SequenceInput<'_>| match sequence.logits {
+            WantedLogits::None => 0,
+            WantedLogits::Last => 1,
+            WantedLogits::All => sequence.tokens.len(),
+        };
+        // Where each sequence's logits go in the caller's order.
+        let mut places = Vec::with_capacity(batch.len());
+        let mut total = 0;
+        for sequence in batch {
+            places.push(total);
+            total += wanted(sequence);
+        }
+        let mut logits = vec![0.0; total * vocab];
+        let mut rows: Vec<f32> = Vec::new();
+        let mut at = 0;
+        while at < order.len() {
+            let adapter = batch[order[at]].adapter;
+            let norm = adapter.and_then(|a| a.norm.as_deref()).unwrap_or(&self.weights.norm);
+            let output = self.output(adapter);
+            rows.clear();
+            let mut targets = Vec::new();
+            while at < order.len() && same(batch[order[at]].adapter, adapter) {
+                let sequence = &batch[order[at]];
+                let count = wanted(sequence);
+                let end = starts[at] + sequence.tokens.len();
+                rows.extend_from_slice(&x[(end - count) * hidden..end * hidden]);
+                targets.extend(places[order[at]]..places[order[at]] + count);
+                at += 1;
+            }
+            let count = targets.len();
+            let mut normed = vec![0.0; rows.len()];
+            rms_norm(&mut normed, &rows, norm, self.config.rms_norm_eps);
+            let mut part = vec![0.0; count * vocab];
+            let weight = Mat::new(output, vocab, hidden).t();
+            let product = MatMut::new(&mut part, count, vocab);
+            matmul(product, false, 1.0, Mat::new(&normed, count, hidden), weight, Threads::All);
+            for (row, target) in part.chunks_exact(vocab).zip(targets) {
+                logits[target * vocab..][..vocab].copy_from_slice(row);
+            }
+        }
+        logits
+    }
+
+    /// The matrix that turns hidden states into logits, with the adapter's embedding where it is tied.
+    pub(crate) fn output<'a>(&'a self, adapter: Option<&'a AdapterWeights>) -> &'a [f32] {
+        match (&self.weights.lm_head, adapter.and_then(|a| a.embed.as_deref())) {
+            (None, Some(embed)) => embed,
+            _ => self.weights.output(),
+        }
+    }
+
+    /// Hidden states after the final norm, for every token of `tokens`: `[tokens, hidden]`.
+    pub fn hidden_states(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let mut cache = self.new_cache();
+        let mut batch =
+            [SequenceInput { tokens, cache: &mut cache, adapter: None, logits: WantedLogits::None }];
+        self.check(&batch)?;
+        let rotary = self.rotary_table(0..tokens.len());
+        let groups = [Group { rows: 0..tokens.len(), adapter: None }];
+        let mut x = self.embed(&batch, &[0], &groups);
+        for layer in 0..self.config.num_layers {
+            self.block(layer, &mut x, &mut batch, &[0], &[0], &groups, &rotary);
+        }
+        let mut normed = vec![0.0; x.len()];
+        rms_norm(&mut normed, &x, &self.weights.norm, self.config.rms_norm_eps);
+        Ok(normed)
+    }
+}
+
+/// Groups of rows by adapter and the first row of each sequence, both in `order`.
+fn lay_out<'a>(batch: &[SequenceInput<'a>], order: &[usize]) -> (Vec<Group<'a>>, Vec<usize>) {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    let mut starts = Vec::with_capacity(order.len());
+    let mut row = 0;
+    for &at in order {
+        let end = row + batch[at].tokens.len();
+        starts.push(row);
+        match groups.last_mut() {
+            Some(group) if same(group.adapter, batch[at].adapter) => group.rows.end = end,
+            _ => groups.push(Group { rows: row..end, adapter: batch[at].adapter }),
+        }
+        row = end;
+    }
+    (groups, starts)
+}
+
+fn same(a: Option<&AdapterWeights>, b: Option<&AdapterWeights>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => std::ptr::eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// RMSNorm of each group's rows with the group's scale.
+fn norm_groups<'a>(
+    y: &mut [f32],
+    x: &[f32],
+    groups: &'a [Group<'a>],
+    eps: f32,
+    width: usize,
+    scale: impl Fn(&'a Group<'a>) -> &'a [f32],
+) {
+    for group in groups {
+        let range = group.rows.start * width..group.rows.end * width;
+        rms_norm(&mut y[range.clone()], &x[range], scale(group), eps);
+    }
+}
+
+/// RMSNorm of each query and key head of rows `[queries | keys | values]`.
+pub(crate) fn normalise_heads(
+    qkv: &mut [f32],
+    q_norm: &[f32],
+    k_norm: &[f32],
+    shape: AttentionShape,
+    eps: f32,
+) {
+    let dim = shape.head_dim;
+    let mut normed = vec![0.0; dim];
+    for row in qkv.chunks_exact_mut(shape.qkv_width()) {
+        for (head, values) in row.chunks_exact_mut(dim).take(shape.heads + shape.kv_heads).enumerate() {
+            let scale = if head < shape.heads { q_norm } else { k_norm };
+            rms_norm(&mut normed, values, scale, eps);
+            values.copy_from_slice(&normed);
+        }
+    }
+}
+
+/// `y = x Wᵀ + b`, with each group's low-rank or whole-matrix change.
+fn linear(x: &[f32], base: &Linear, groups: &[Group<'_>], layer: usize, slot: Slot) -> Vec<f32> {
+    let rows = x.len() / base.d_in;
+    let mut y = vec![0.0; rows * base.d_out];
+    let replaced = |group: &Group<'_>| group.layer(layer).is_some_and(|change| change.slot(slot).replacement.is_some());
+    if !groups.iter().any(replaced) {
+        product(&mut y, x, &base.weight, base.d_in, base.d_out);
+    }
+    for group in groups {
+        let x = &x[group.rows.start * base.d_in..group.rows.end * base.d_in];
+        let y = &mut y[group.rows.start * base.d_out..group.rows.end * base.d_out];
+        let change = group.layer(layer).map(|change| change.slot(slot));
+        if groups.iter().any(replaced) {
+            let weight = change.and_then(|change| change.replacement.as_deref()).unwrap_or(&base.weight);
+            product(y, x, weight, base.d_in, base.d_out);
+        }
+        let scale = group.adapter.map_or(0.0, |adapter| adapter.scale);
+        for lora in change.map_or(&[][..], |change| &change.loras) {
+            let count = group.rows.len();
+            let mut low = vec![0.0; count * lora.rank];
+            product(&mut low, x, &lora.a, base.d_in, lora.rank);
+            let y = MatMut::strided(&mut y[lora.rows.start..], count, lora.rows.len(), base.d_out);
+            let b = Mat::new(&lora.b, lora.rows.len(), lora.rank).t();
+            matmul(y, true, scale, Mat::new(&low, count, lora.rank), b, Threads::All);
+        }
+    }
+    if let Some(bias) = &base.bias {
+        y.chunks_exact_mut(base.d_out).for_each(|row| add_assign(row, bias));
+    }
+    y
+}
+
+fn product(y: &mut [f32], x: &[f32], weight: &[f32], d_in: usize, d_out: usize) {
+    let rows = x.len() / d_in;
+    let weight = Mat::new(weight, d_out, d_in).t();
+    matmul(MatMut::new(y, rows, d_out), false, 1.0, Mat::new(x, rows, d_in), weight, Threads::All);
+}

@@ -1,0 +1,282 @@
+//! Base weights: read from safetensors in Hugging Face's names, kept as `f32` with the projections of a
+//! layer that share an input stacked into one matrix.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Tensor};
+
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{EngineError, ModelConfig, Result, adapter::AdapterWeights};
+
+/// One linear layer `y = x Wᵀ + b`.
+#[derive(Debug, Clone)]
+pub(crate) struct Linear {
+    pub(crate) weight: Vec<f32>, // [d_out, d_in]
+    pub(crate) bias: Option<Vec<f32>>, // [d_out]
+    pub(crate) d_in: usize,
+    pub(crate) d_out: usize,
+}
+
+/// Weights of one transformer block.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerWeights {
+    pub(crate) input_norm: Vec<f32>, // [hidden]
+    pub(crate) qkv: Linear,          // [(heads + 2 kv_heads) head_dim, hidden]
+    pub(crate) q_norm: Option<Vec<f32>>, // [head_dim]
+    pub(crate) k_norm: Option<Vec<f32>>, // [head_dim]
+    pub(crate) o: Linear,            // [hidden, heads head_dim]
+    pub(crate) post_norm: Vec<f32>,  // [hidden]
+    pub(crate) gate_up: Linear,      // [2 intermediate, hidden]
+    pub(crate) down: Linear,         // [hidden, intermediate]
+}
+
+/// All weights of a model.
+#[derive(Debug, Clone)]
+pub(crate) struct BaseWeights {
+    pub(crate) embed: Vec<f32>, // [vocab, hidden]
+    pub(crate) layers: Vec<LayerWeights>,
+    pub(crate) norm: Vec<f32>,             // [hidden]
+    pub(crate) lm_head: Option<Vec<f32>>, // [vocab, hidden]; `None` when tied to `embed`
+}
+
+impl BaseWeights {
+    /// Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names, of `folder`.
+    pub(crate) fn load(folder: &Path, config: &ModelConfig) -> Result<Self> {
+        let mut tensors = HashMap::new();
+        for shard in shards(folder)? {
+            let bytes = std::fs::read(&shard).map_err(|error| EngineError::file(&shard, &error))?;
+            tensors.extend(read_safetensors(&bytes, &shard.display().to_string())?);
+        }
+        Self::assemble(&mut Tensors(tensors), config)
+    }
+
+    fn assemble(tensors: &mut Tensors, config: &ModelConfig) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let embed = tensors.take("model.embed_tokens.weight", &[config.vocab_size, hidden])?;
+        let layers = (0..config.num_layers)
+            .map(|layer| LayerWeights::assemble(tensors, config, &format!("model.layers.{layer}")))
+            .collect::<Result<_>>()?;
+        let norm = tensors.take("model.norm.weight", &[hidden])?;
+        let lm_head = if config.tie_word_embeddings {
+            tensors.0.remove("lm_head.weight");
+            None
+        } else {
+            Some(tensors.take("lm_head.weight", &[config.vocab_size, hidden])?)
+        };
+        tensors.0.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
+        if let Some(name) = tensors.0.keys().min() {
+            return Err(EngineError::Weights(format!("`{name}` has no place in a {:?} model", config.family)));
+        }
+        Ok(Self { embed, layers, norm, lm_head })
+    }
+
+    /// The matrix that turns hidden states into logits: `[vocab, hidden]`.
+    pub(crate) fn output(&self) -> &[f32] {
+        self.lm_head.as_deref().unwrap_or(&self.embed)
+    }
+}
+
+impl LayerWeights {
+    fn assemble(tensors: &mut Tensors, config: &ModelConfig, prefix: &str) -> Result<Self> {
+        let (hidden, dim, width) = (config.hidden_size, config.head_dim, config.intermediate_size);
+        let (queries, keys) = (config.num_heads * dim, config.num_kv_heads * dim);
+        let mut norm = |name: &str, width: usize| tensors.take(&format!("{prefix}.{name}.weight"), &[width]);
+        let input_norm = norm("input_layernorm", hidden)?;
+        let post_norm = norm("post_attention_layernorm", hidden)?;
+        let (q_norm, k_norm) = if config.qk_norm {
+            (Some(norm("self_attn.q_norm", dim)?), Some(norm("self_attn.k_norm", dim)?))
+        } else {
+            (None, None)
+        };
+        let mut stack = |parts: &[(&str, usize)], d_in: usize, bias: bool| {
+            tensors.stack(prefix, parts, d_in, bias)
+        };
+        let attention = [("self_attn.q_proj", queries), ("self_attn.k_proj", keys), ("self_attn.v_proj", keys)];
+        Ok(Self {
+            input_norm,
+            qkv: stack(&attention, hidden, config.attention_bias)?,
+            q_norm,
+            k_norm,
+            o: stack(&[("self_attn.o_proj", hidden)], queries, config.attention_out_bias)?,
+            post_norm,
+            gate_up: stack(&[("mlp.gate_proj", width), ("mlp.up_proj", width)], hidden, config.mlp_bias)?,
+            down: stack(&[("mlp.down_proj", hidden)], width, config.mlp_bias)?,
+        })
+    }
+}
+
+/// Tensors by name, taken out one by one.
+struct Tensors(HashMap<String, Tensor>);
+
+impl Tensors {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = self.0.remove(name).ok_or_else(|| EngineError::Weights(format!("`{name}` is missing")))?;
+        if tensor.dims() != shape {
+            return Err(EngineError::Weights(format!(
+                "`{name}` has shape {:?} where the configuration says {shape:?}",
+                tensor.dims()
+            )));
+        }
+        to_f32(name, &tensor)
+    }
+
+    /// Several projections of one input as one matrix.
+    fn stack(&mut self, prefix: &str, parts: &[(&str, usize)], d_in: usize, bias: bool) -> Result<Linear> {
+        let d_out = parts.iter().map(|(_, rows)| rows).sum();
+        let mut weight = Vec::with_capacity(d_out * d_in);
+        let mut biases = Vec::new();
+        for (name, rows) in parts {
+            weight.extend(self.take(&format!("{prefix}.{name}.weight"), &[*rows, d_in])?);
+            if bias {
+                biases.extend(self.take(&format!("{prefix}.{name}.bias"), &[*rows])?);
+            }
+        }
+        Ok(Linear { weight, bias: bias.then_some(biases), d_in, d_out })
+    }
+}
+
+/// The tensors of one safetensors file; `origin` names it in errors.
+pub(crate) fn read_safetensors(bytes: &[u8], origin: &str) -> Result<HashMap<String, Tensor>> {
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 0x02]) {
+        return Err(EngineError::Weights(format!("{origin} is a pickled file; only safetensors are read")));
+    }
+    candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
+        .map_err(|error| EngineError::Weights(format!("{origin} is not whole safetensors: {error}")))
+}
+
+/// A tensor's values as `f32`; anything but floats and any value that is not a number is refused.
+pub(crate) fn to_f32(name: &str, tensor: &Tensor) -> Result<Vec<f32>> {
+    if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::F64) {
+        return Err(EngineError::Weights(format!("`{name}` holds {:?}, not floats", tensor.dtype())));
+    }
+    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(at) => Err(EngineError::Weights(format!("`{name}` holds {} at position {at}", values[at]))),
+        None => Ok(values),
+    }
+}
+
+/// The weight files of `folder`, in order.
+fn shards(folder: &Path) -> Result<Vec<PathBuf>> {
+    let index = folder.join("model.safetensors.index.json");
+    if !index.exists() {
+        return Ok(vec![folder.join("model.safetensors")]);
+    }
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: HashMap<String, String>,
+    }
+    let text = std::fs::read_to_string(&index).map_err(|error| EngineError::file(&index, &error))?;
+    let parsed: Index = serde_json::from_str(&text)
+        .map_err(|error| EngineError::Weights(format!("{}: {error}", index.display())))?;
+    let mut names: Vec<String> = parsed.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    names
+        .into_iter()
+        .map(|name| {
+            // A shard lies beside its index; a path would let an index read files elsewhere.
+            if Path::new(&name).file_name().is_some_and(|file| file == name.as_str()) {
+                Ok(folder.join(name))
+            } else {
+                Err(EngineError::Weights(format!("the index names `{name}`, which is not a plain file name")))
+            }
+        })
+        .collect()
+}
+
+impl BaseWeights {
+    /// BLAKE3 of all values in a fixed order, as little-endian `f32`.
+    pub(crate) fn hash(&self) -> autoglm_domain::ContentHash {
+        let mut bytes: Vec<u8> = Vec::new();
+        let mut hashes: Vec<u8> = Vec::new();
+        let mut add = |values: &[f32]| {
+            bytes.clear();
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            hashes.extend_from_slice(&autoglm_domain::ContentHash::of(&bytes).0);
+        };
+        add(&self.embed);
+        for layer in &self.layers {
+            add(&layer.input_norm);
+            add(&layer.post_norm);
+            for linear in [&layer.qkv, &layer.o, &layer.gate_up, &layer.down] {
+                add(&linear.weight);
+                add(linear.bias.as_deref().unwrap_or(&[]));
+            }
+            for norm in [&layer.q_norm, &layer.k_norm] {
+                add(norm.as_deref().unwrap_or(&[]));
+            }
+        }
+        add(&self.norm);
+        add(self.lm_head.as_deref().unwrap_or(&[]));
+        autoglm_domain::ContentHash::of(&hashes)
+    }
+}
+
+impl BaseWeights {
+    /// Normal weights of `initializer_range`, projections back into the residual stream scaled down by
+    /// `1/√(2 layers)` (Radford et al. 2019), norms 1, embeddings tied.
+    pub(crate) fn random(config: &ModelConfig, seed: u64) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let residual = 1.0 / (2.0 * config.num_layers as f32).sqrt();
+        let mut normal = |count: usize, scale: f32| -> Vec<f32> {
+            (0..count).map(|_| standard_normal(&mut random) * config.initializer_range * scale).collect()
+        };
+        let (hidden, dim, width) = (config.hidden_size, config.head_dim, config.intermediate_size);
+        let (queries, keys) = (config.num_heads * dim, config.num_kv_heads * dim);
+        let embed = normal(config.vocab_size * hidden, 1.0);
+        let mut linear = |d_out: usize, d_in: usize, scale: f32| Linear {
+            weight: normal(d_out * d_in, scale),
+            bias: None,
+            d_in,
+            d_out,
+        };
+        let layers = (0..config.num_layers)
+            .map(|_| LayerWeights {
+                input_norm: vec![1.0; hidden],
+                qkv: linear(queries + 2 * keys, hidden, 1.0),
+                q_norm: config.qk_norm.then(|| vec![1.0; dim]),
+                k_norm: config.qk_norm.then(|| vec![1.0; dim]),
+                o: linear(hidden, queries, residual),
+                post_norm: vec![1.0; hidden],
+                gate_up: linear(2 * width, hidden, 1.0),
+                down: linear(hidden, width, residual),
+            })
+            .collect();
+        Self { embed, layers, norm: vec![1.0; hidden], lm_head: None }
+    }
+
+    /// The base with every replacement of `trained` in place.
+    pub(crate) fn with_replacements(base: &Self, trained: AdapterWeights) -> Self {
+        let mut weights = base.clone();
+        for (layer, change) in weights.layers.iter_mut().zip(trained.layers) {
+            let slots = [
+                (&mut layer.qkv, change.qkv),
+                (&mut layer.o, change.o),
+                (&mut layer.gate_up, change.gate_up),
+                (&mut layer.down, change.down),
+            ];
+            for (linear, slot) in slots {
+                linear.weight = slot.replacement.unwrap_or(std::mem::take(&mut linear.weight));
+            }
+            layer.input_norm = change.input_norm.unwrap_or(std::mem::take(&mut layer.input_norm));
+            layer.post_norm = change.post_norm.unwrap_or(std::mem::take(&mut layer.post_norm));
+            layer.q_norm = change.q_norm.or(layer.q_norm.take());
+            layer.k_norm = change.k_norm.or(layer.k_norm.take());
+        }
+        weights.embed = trained.embed.unwrap_or(weights.embed);
+        weights.norm = trained.norm.unwrap_or(weights.norm);
+        weights
+    }
+}
+
+/// One draw from the standard normal distribution (Box and Muller 1958).
+fn standard_normal(random: &mut ChaCha8Rng) -> f32 {
+    let (u, v): (f64, f64) = (1.0 - random.random::<f64>(), random.random());
+    ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+}
