@@ -179,3 +179,6 @@ fn decimal(value: f32) -> Value {
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| EngineError::file(path, &error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,12 @@ pub enum EngineError {
         /// Requests that the queue holds.
         limit: usize,
     },
+    /// Too many adapters are loaded.
+    #[error("{limit} adapters are resident, which is the limit")]
+    TooManyAdapters {
+        /// Adapters that may be resident.
+        limit: usize,
+    },
     /// The engine is going down and takes nothing new.
     #[error("the engine is shutting down")]
     ShuttingDown,
@@ -111,7 +117,9 @@ impl EngineError {
             | Self::Template(_)
             | Self::Request(_)
             | Self::PromptTooLong { .. } => ErrorKind::Invalid,
-            Self::QueueFull { .. } | Self::ShuttingDown | Self::Hub(_) => ErrorKind::Unavailable,
+            Self::QueueFull { .. } | Self::TooManyAdapters { .. } | Self::ShuttingDown | Self::Hub(_) => {
+                ErrorKind::Unavailable
+            }
             Self::Cancelled(_) => ErrorKind::Conflict,
             Self::File { .. } | Self::NotANumber { .. } | Self::Tensor(_) | Self::Internal(_) => {
                 ErrorKind::Internal
@@ -125,6 +133,7 @@ impl EngineError {
             Self::Config { hint, .. } => hint.clone(),
             Self::PromptTooLong { .. } => Some("shorten the conversation".into()),
             Self::QueueFull { .. } => Some("try again in a moment".into()),
+            Self::TooManyAdapters { .. } => Some("unload versions that are no longer needed".into()),
             Self::NotANumber { .. } => Some("the weights or the adapter are damaged".into()),
             _ => None,
         }

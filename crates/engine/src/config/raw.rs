@@ -34,10 +34,15 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig> {
     let attention_bias = flag(object, "attention_bias")?;
     let mlp_bias = flag(object, "mlp_bias")?.unwrap_or(false);
     if family == Family::Qwen2 && attention_bias == Some(false) {
-        return Err(EngineError::config("`attention_bias` is false, but Qwen2 always has biases on q, k and v"));
+        return Err(EngineError::config(
+            "`attention_bias` is false, but Qwen2 always has biases on q, k and v",
+        ));
     }
     if family != Family::Llama && mlp_bias {
-        return Err(EngineError::config(format!("`mlp_bias` is not supported for {}", family.architecture())));
+        return Err(EngineError::config(format!(
+            "`mlp_bias` is not supported for {}",
+            family.architecture()
+        )));
     }
     let llama_default = |id: u32| (family == Family::Llama && (id as usize) < vocab_size).then_some(id);
     let bos_token_id = match object.get("bos_token_id") {

@@ -196,18 +196,15 @@ impl RopeScaling {
             Self::None => Value::Null,
             Self::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
             Self::Dynamic { factor } => json!({"rope_type": "dynamic", "factor": factor}),
-            Self::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => json!({
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low_freq_factor,
-                "high_freq_factor": high_freq_factor,
-                "original_max_position_embeddings": original_max_position_embeddings,
-            }),
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                json!({
+                    "rope_type": "llama3",
+                    "factor": factor,
+                    "low_freq_factor": low_freq_factor,
+                    "high_freq_factor": high_freq_factor,
+                    "original_max_position_embeddings": original_max_position_embeddings,
+                })
+            }
             Self::Yarn {
                 factor,
                 beta_fast,
