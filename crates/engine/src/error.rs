@@ -77,7 +77,15 @@ pub enum EngineError {
         /// Index of the first.
         token: usize,
     },
-    /// The model hub could not be reached or does not hold the model.
+    /// Neither a folder nor a model on the hub has this name.
+    #[error("there is no model `{name}`")]
+    ModelNotFound {
+        /// What was asked for.
+        name: String,
+        /// What is missing or what to do about it.
+        hint: String,
+    },
+    /// The model hub could not be reached.
     #[error("model hub: {0}")]
     Hub(String),
     /// The tensor library failed.
@@ -109,7 +117,9 @@ impl EngineError {
     /// What sort of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::File { missing: true, .. } | Self::NotResident(_) => ErrorKind::NotFound,
+            Self::File { missing: true, .. } | Self::NotResident(_) | Self::ModelNotFound { .. } => {
+                ErrorKind::NotFound
+            }
             Self::Config { .. }
             | Self::Weights(_)
             | Self::Adapter(_)
@@ -131,6 +141,7 @@ impl EngineError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config { hint, .. } => hint.clone(),
+            Self::ModelNotFound { hint, .. } => Some(hint.clone()),
             Self::PromptTooLong { .. } => Some("shorten the conversation".into()),
             Self::QueueFull { .. } => Some("try again in a moment".into()),
             Self::TooManyAdapters { .. } => Some("unload versions that are no longer needed".into()),

@@ -89,8 +89,8 @@ impl Tokenizer {
 /// Learns a byte-level byte-pair encoding from `texts` and returns its `tokenizer.json`.
 ///
 /// `special_tokens` get the ids from 0 on; then come the 256 bytes, then the merges. The result has
-/// `vocab_size` tokens, or fewer where the texts give no more merges. `Invalid` when `vocab_size` leaves no merge or there
-/// is no text. The same texts give the same bytes.
+/// `vocab_size` tokens, or fewer where the texts give no more merges. The same texts give the same bytes.
+/// `Invalid` when `vocab_size` leaves no merge or there is no text.
 pub fn train_bpe<I, S>(texts: I, vocab_size: usize, special_tokens: &[&str]) -> Result<String>
 where
     I: Iterator<Item = S> + Send,
