@@ -1,20 +1,50 @@
-//! Tensors to text and back: model families, generation, LoRA, gradients.
+//! Tensors to text and back: model families, tokens, generation, LoRA, gradients.
+//!
+//! In: a model folder in Hugging Face's form, requests, adapters, training jobs. Out: text with
+//! log-probabilities, embeddings, trained adapters in PEFT's format. The base weights of a [`Model`] are
+//! loaded once and shared by the [`ServingEngine`], the [`ModelEmbedder`] and the [`LoraTrainer`]; versions
+//! are small sets of changes to them. Only this crate knows tensors.
 
 mod adapter;
+mod batcher;
+mod codec;
 mod config;
+mod decoder;
+mod embedder;
 mod error;
 mod gradients;
+mod hub;
 mod kernels;
 mod learner;
 mod model;
 mod optimizer;
+mod peft;
 mod pretrain;
 mod rope;
+mod sampler;
+mod score;
+mod serving;
+mod template;
+mod text_stream;
+mod tokenizer;
+mod trainer;
 mod weights;
 
 pub use adapter::AdapterWeights;
+pub use codec::{EncodedExample, TextCodec};
 pub use config::{Family, ModelConfig, RopeConfig, RopeScaling};
+pub use decoder::{Decoder, SequenceStep};
+pub use embedder::ModelEmbedder;
 pub use error::{EngineError, Result};
+pub use hub::resolve_model;
 pub use learner::Courtesy;
 pub use model::{KvCache, Model, SequenceInput, WantedLogits};
 pub use pretrain::{PretrainOptions, PretrainProgress, pretrain};
+pub use rope::rope_frequencies;
+pub use sampler::{Sampled, Sampler, check_sampling};
+pub use score::{ScoredToken, score};
+pub use serving::{ServingConfig, ServingEngine};
+pub use template::ChatTemplate;
+pub use text_stream::{Piece, TextStream};
+pub use tokenizer::{Tokenizer, train_bpe};
+pub use trainer::LoraTrainer;

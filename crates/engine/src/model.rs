@@ -3,10 +3,10 @@
 
 use std::{ops::Range, path::Path};
 
-use autoglm_domain::ContentHash;
+use autoglm_domain::{Adapter, ContentHash};
 
 use crate::{
-    EngineError, ModelConfig, Result,
+    Decoder, EngineError, ModelConfig, Result, SequenceStep,
     adapter::{AdapterWeights, LayerChange, Slot},
     kernels::{
         AttentionShape, Mat, MatMut, RotaryTable, Threads, add_assign, attention_with_cache, matmul, rms_norm,
@@ -410,4 +410,38 @@ fn product(y: &mut [f32], x: &[f32], weight: &[f32], d_in: usize, d_out: usize) 
     let rows = x.len() / d_in;
     let weight = Mat::new(weight, d_out, d_in).t();
     matmul(MatMut::new(y, rows, d_out), false, 1.0, Mat::new(x, rows, d_in), weight, Threads::All);
+}
+
+impl Decoder for Model {
+    type Cache = KvCache;
+    type Adapter = AdapterWeights;
+
+    fn new_cache(&self, _capacity_tokens: usize) -> KvCache {
+        Model::new_cache(self)
+    }
+
+    fn step(&self, batch: &mut [SequenceStep<'_, KvCache, AdapterWeights>]) -> Result<Vec<f32>> {
+        let mut inputs: Vec<SequenceInput<'_>> = batch
+            .iter_mut()
+            .map(|sequence| SequenceInput {
+                tokens: sequence.tokens,
+                cache: sequence.cache,
+                adapter: sequence.adapter,
+                logits: if sequence.wants_logits { WantedLogits::Last } else { WantedLogits::None },
+            })
+            .collect();
+        Model::step(self, &mut inputs)
+    }
+
+    fn load_adapter(&self, adapter: &Adapter) -> Result<AdapterWeights> {
+        crate::peft::read(self, adapter)
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn context_length(&self) -> usize {
+        self.config.max_position_embeddings
+    }
 }

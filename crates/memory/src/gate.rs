@@ -91,7 +91,9 @@ pub(crate) fn admit(record: &InteractionRecord, config: &Config) -> Result<Admis
     let key = PromptKey::of(&interaction.messages).ok_or(Refusal::NoPrompt)?;
     let mut testimonies = Vec::new();
     let mut refusal = None;
-    let said = reference(record).into_iter().chain(record.feedback.iter().filter_map(|f| testimony(record, f, config)));
+    let said = reference(record)
+        .into_iter()
+        .chain(record.feedback.iter().filter_map(|f| testimony(record, f, config)));
     for testimony in said {
         match check(&testimony, record, config) {
             Ok(()) => testimonies.push(testimony),

@@ -69,7 +69,12 @@ pub(crate) struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    pub(crate) fn new(pool: &'a Pool, config: &'a Config, clock: &'a dyn Clock, ids: &'a dyn IdSource) -> Self {
+    pub(crate) fn new(
+        pool: &'a Pool,
+        config: &'a Config,
+        clock: &'a dyn Clock,
+        ids: &'a dyn IdSource,
+    ) -> Self {
         Self { pool, config, clock, ids, groups: BTreeMap::new(), seen: HashMap::new() }
     }
 
@@ -111,7 +116,8 @@ impl<'a> Ledger<'a> {
         let found = group.members.iter().position(|member| normalise_target(&member.target) == normal);
         let interaction = record.interaction.id;
         if let Some(member) = found.and_then(|place| group.members.get(place)) {
-            let repeated = testimony.verifier == REFERENCE && member.provenance.interactions.contains(&interaction);
+            let repeated =
+                testimony.verifier == REFERENCE && member.provenance.interactions.contains(&interaction);
             if repeated {
                 return Remembered::Merged { experience: member.id, weight: member.weight };
             }
@@ -126,7 +132,10 @@ impl<'a> Ledger<'a> {
                     prompt: record.interaction.messages.clone(),
                     target: target.clone(),
                     weight: 0.0,
-                    provenance: Provenance { verifier: testimony.verifier.to_owned(), ..Provenance::default() },
+                    provenance: Provenance {
+                        verifier: testimony.verifier.to_owned(),
+                        ..Provenance::default()
+                    },
                     embedding: Vec::new(),
                     cluster: ClusterId(0),
                     held_out: key.held_out(self.config.held_out_share),

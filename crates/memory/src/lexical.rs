@@ -2,13 +2,19 @@
 //!
 //! Document frequencies grow with every text, so a query always sees the current rarities; only the texts'
 //! lengths lag, and they are computed anew whenever the number of texts has doubled.
+//!
+//! A young memory cannot know which words are common, and would find any question that begins with "how do
+//! I" similar to any other. So frequencies start from a small background of everyday phrases, whose part
+//! shrinks as the memory grows.
 
 use std::cell::RefCell;
 
-use crate::features::{Feature, FeatureMap};
+use crate::features::{Feature, FeatureMap, features};
 
 /// Postings that one query may touch; the rarest features come first, so the commonest are left out.
 const MAX_POSTINGS: usize = 250_000;
+/// Everyday phrases, one a line.
+const BACKGROUND: &str = include_str!("background.txt");
 /// Power of the inverse document frequency in both vectors.
 const IDF_POWER: f32 = 0.7;
 
@@ -18,8 +24,12 @@ thread_local! {
 }
 
 /// The index. Texts are numbered 0, 1, 2, … in the order in which they are added.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lexical {
+    /// How many phrases of the background have a feature.
+    background: FeatureMap,
+    /// How many phrases there are.
+    phrases: usize,
     /// Feature to row of `postings`.
     rows: FeatureMap,
     /// For each feature the texts that have it, with its weight there.
@@ -30,18 +40,40 @@ pub(crate) struct Lexical {
     measured_at: usize,
 }
 
+impl Default for Lexical {
+    fn default() -> Self {
+        let mut background = FeatureMap::default();
+        for (feature, _) in BACKGROUND.lines().flat_map(features) {
+            *background.entry(feature).or_default() += 1;
+        }
+        Self {
+            background,
+            phrases: BACKGROUND.lines().count(),
+            rows: FeatureMap::default(),
+            postings: Vec::new(),
+            lengths: Vec::new(),
+            measured_at: 0,
+        }
+    }
+}
+
 impl Lexical {
+    /// How rare a feature is that `frequency` texts have.
+    fn rarity(&self, feature: Feature, frequency: usize) -> f32 {
+        let common = self.background.get(&feature).copied().unwrap_or(0) as usize;
+        rarity(self.lengths.len() + self.phrases, frequency + common)
+    }
+
     /// Adds the next text.
     pub(crate) fn add(&mut self, features: &[(Feature, f32)]) {
         self.place(features);
-        let count = self.lengths.len();
-        if count >= 2 * self.measured_at.max(8) {
+        if self.lengths.len() >= 2 * self.measured_at.max(8) {
             self.measure();
             return;
         }
         let squares = features.iter().map(|(feature, weight)| {
             let frequency = self.rows.get(feature).and_then(|row| self.postings.get(*row as usize));
-            (weight * rarity(count, frequency.map_or(0, Vec::len))).powi(2)
+            (weight * self.rarity(*feature, frequency.map_or(0, Vec::len))).powi(2)
         });
         let length = squares.sum::<f32>().sqrt();
         if let Some(last) = self.lengths.last_mut() {
@@ -73,8 +105,9 @@ impl Lexical {
     pub(crate) fn measure(&mut self) {
         let count = self.lengths.len();
         let mut squares = vec![0.0_f32; count];
-        for list in &self.postings {
-            let rarity = rarity(count, list.len());
+        for (feature, row) in &self.rows {
+            let Some(list) = self.postings.get(*row as usize) else { continue };
+            let rarity = self.rarity(*feature, list.len());
             for (text, weight) in list {
                 if let Some(sum) = squares.get_mut(*text as usize) {
                     *sum += (weight * rarity).powi(2);
@@ -98,7 +131,7 @@ impl Lexical {
         let mut lists = Vec::with_capacity(query.len());
         for (feature, weight) in query {
             let list = self.rows.get(feature).and_then(|row| self.postings.get(*row as usize));
-            let rarity = rarity(count, list.map_or(0, Vec::len));
+            let rarity = self.rarity(*feature, list.map_or(0, Vec::len));
             length += (weight * rarity).powi(2);
             if let Some(list) = list {
                 lists.push((list, weight * rarity * rarity));
@@ -154,8 +187,13 @@ impl Lexical {
                 found.select_nth_unstable_by(batch, order);
             }
             let end = batch.min(found.len());
-            let mut kept: Vec<_> =
-                found.get(..end).unwrap_or_default().iter().copied().filter(|(text, _)| keep(*text)).collect();
+            let mut kept: Vec<_> = found
+                .get(..end)
+                .unwrap_or_default()
+                .iter()
+                .copied()
+                .filter(|(text, _)| keep(*text))
+                .collect();
             if kept.len() >= most || end == found.len() {
                 kept.sort_unstable_by(order);
                 kept.truncate(most);

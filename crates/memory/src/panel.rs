@@ -158,8 +158,10 @@ impl Panel {
         standardise(&mut linear, &present);
         standardise(&mut counted, &present);
         let scores = linear.iter().zip(&counted).map(|(a, b)| SHARPNESS * (a + COUNTING_SHARE * b));
-        let mut scores: Vec<f32> =
-            scores.zip(&present).map(|(score, there)| if *there { score } else { f32::NEG_INFINITY }).collect();
+        let mut scores: Vec<f32> = scores
+            .zip(&present)
+            .map(|(score, there)| if *there { score } else { f32::NEG_INFINITY })
+            .collect();
         softmax(&mut scores);
         let mut shares: Vec<_> = self.targets.iter().copied().zip(scores).collect();
         shares.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));

@@ -108,7 +108,7 @@ impl Pool {
             for (place, features) in all.iter_mut().enumerate() {
                 let number = chunk * CHUNK + place;
                 unit(features);
-                self.teach(number, features, number % stride == 0);
+                self.teach(number, features, number.is_multiple_of(stride));
             }
         }
         self.lexical.measure();

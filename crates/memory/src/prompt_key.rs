@@ -76,7 +76,10 @@ fn short(hash: u128) -> u64 {
 pub(crate) fn normalise(text: &str) -> String {
     let mut normal = String::with_capacity(text.len());
     for word in text.split_whitespace() {
-        let word = word.to_lowercase().replace(['\u{2019}', '\u{2018}'], "'").replace(['\u{201c}', '\u{201d}'], "\"");
+        let word = word
+            .to_lowercase()
+            .replace(['\u{2019}', '\u{2018}'], "'")
+            .replace(['\u{201c}', '\u{201d}'], "\"");
         let bare = word.trim_end_matches(['.', ',', '?', '!', ';', ':', '\u{2026}']);
         // A word of punctuation alone carries nothing, unless there is nothing else.
         if !bare.is_empty() {
@@ -133,9 +136,8 @@ mod tests {
 
     #[test]
     fn the_held_out_share_is_kept() {
-        let count = (0..10_000)
-            .filter(|n| key(&[ChatMessage::user(format!("prompt {n}"))]).held_out(0.12))
-            .count();
+        let count =
+            (0..10_000).filter(|n| key(&[ChatMessage::user(format!("prompt {n}"))]).held_out(0.12)).count();
         assert!((1_100..1_300).contains(&count), "{count}");
         assert!(!key(&[ChatMessage::user("x")]).held_out(0.0));
     }

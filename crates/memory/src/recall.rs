@@ -25,6 +25,8 @@ use crate::{
 const OVERSAMPLING: usize = 4;
 /// Neighbours by embedding alone that are looked at.
 const DENSE_CANDIDATES: usize = 64;
+/// Targets that are tried before recall gives up.
+const ELECTED: usize = 8;
 /// Similarity from which an experience is near enough for full confidence.
 const NEAR: f32 = 0.45;
 
@@ -111,7 +113,12 @@ pub(crate) fn same(pool: &Pool, key: &PromptKey, options: RecallOptions) -> Opti
 }
 
 /// The `most` nearest entries, best first.
-pub(crate) fn nearest<'a>(pool: &'a Pool, query: &Query<'_>, most: usize, config: &Config) -> Vec<(&'a Entry, f32)> {
+pub(crate) fn nearest<'a>(
+    pool: &'a Pool,
+    query: &Query<'_>,
+    most: usize,
+    config: &Config,
+) -> Vec<(&'a Entry, f32)> {
     let keep = |number| pool.entry(number).is_some_and(|entry| query.admits(entry));
     let mut similarities: BTreeMap<u32, f32> =
         pool.lexical.nearest(&query.features, most * OVERSAMPLING, keep).into_iter().collect();
@@ -157,13 +164,17 @@ pub(crate) fn vote(pool: &Pool, query: &Query<'_>, config: &Config) -> Option<Re
     consult_panel(pool, query, config, &mut shares);
     let mut ranked: Vec<(u32, f32)> = shares.into_iter().collect();
     ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    let (target, share) = ranked.first().copied()?;
-    let margin = share - ranked.get(1).map_or(0.0, |(_, share)| *share);
-    // The panel may elect a target that none of the neighbours has: then its nearest bearer is looked for.
-    let bearer = neighbours.iter().find(|(entry, _)| entry.target == target).copied();
-    let (entry, similarity) = bearer.or_else(|| bearer_of(pool, query, target))?;
-    let confidence = share * (similarity / NEAR).clamp(0.0, 1.0);
-    Some(Recalled::of(entry, similarity, confidence, margin))
+    // The panel may elect a target that none of the neighbours has: then its nearest bearer is looked for, and
+    // when none may be seen (another system prompt, held out) the next target is elected.
+    for (place, (target, share)) in ranked.iter().enumerate().take(ELECTED) {
+        let bearer = neighbours.iter().find(|(entry, _)| entry.target == *target).copied();
+        if let Some((entry, similarity)) = bearer.or_else(|| bearer_of(pool, query, *target)) {
+            let margin = share - ranked.get(place + 1).map_or(0.0, |(_, share)| *share);
+            let confidence = share * (similarity / NEAR).clamp(0.0, 1.0);
+            return Some(Recalled::of(entry, similarity, confidence, margin));
+        }
+    }
+    None
 }
 
 fn consult_panel(pool: &Pool, query: &Query<'_>, config: &Config, shares: &mut HashMap<u32, f32>) {
@@ -184,8 +195,7 @@ fn consult_panel(pool: &Pool, query: &Query<'_>, config: &Config, shares: &mut H
 
 /// The nearest experience that has `target`, with its similarity.
 fn bearer_of<'a>(pool: &'a Pool, query: &Query<'_>, target: u32) -> Option<(&'a Entry, f32)> {
-    let keep =
-        |number| pool.entry(number).is_some_and(|entry| entry.target == target && query.admits(entry));
+    let keep = |number| pool.entry(number).is_some_and(|entry| entry.target == target && query.admits(entry));
     let (number, similarity) = pool.lexical.nearest(&query.features, 1, keep).first().copied()?;
     pool.entry(number).map(|entry| (entry, similarity))
 }

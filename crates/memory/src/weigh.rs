@@ -35,9 +35,7 @@ fn add(provenance: &mut Provenance, word: Vouch, config: &Config) {
         return;
     };
     let agrees = (said.permille > 0) == (word.permille > 0);
-    said.permille = if !agrees {
-        word.permille
-    } else if word.permille > said.permille {
+    said.permille = if !agrees || word.permille > said.permille {
         word.permille
     } else {
         let more = f64::from(word.permille) * f64::from(config.repeat_share);
@@ -72,14 +70,19 @@ pub(crate) fn complete(experience: &mut Experience, config: &Config) {
 }
 
 /// The winner of a prompt's experiences; `None` when every target was spoken against.
-pub(crate) fn winner<'a>(group: impl Iterator<Item = &'a Experience> + Clone, config: &Config) -> Option<usize> {
+pub(crate) fn winner<'a>(
+    group: impl Iterator<Item = &'a Experience> + Clone,
+    config: &Config,
+) -> Option<usize> {
     let scores = scores(group.clone(), config);
     let latest = group.map(|experience| (latest(experience), experience.id));
     let ranked = scores.into_iter().zip(latest).enumerate().filter(|(_, (score, _))| *score > 0.0);
     ranked
-        .max_by(|(_, (a, a_latest)), (_, (b, b_latest))| {
-            if (a - b).abs() < 1e-6 { a_latest.cmp(b_latest) } else { a.total_cmp(b) }
-        })
+        .max_by(
+            |(_, (a, a_latest)), (_, (b, b_latest))| {
+                if (a - b).abs() < 1e-6 { a_latest.cmp(b_latest) } else { a.total_cmp(b) }
+            },
+        )
         .map(|(place, _)| place)
 }
 
@@ -90,6 +93,8 @@ pub(crate) fn settle(group: &mut [Experience], config: &Config) -> Option<usize>
     let best = winner.and_then(|place| scores.get(place).copied()).unwrap_or(0.0);
     for (place, (experience, score)) in group.iter_mut().zip(scores).enumerate() {
         let support: i64 = experience.provenance.vouches.iter().map(|word| i64::from(word.permille)).sum();
+        // What is believed weighs something, even where only the age of what was said against it decides.
+        let support = (support as f64).max(score);
         let alone = grown(support as f32 / 1000.0, config.max_weight);
         experience.weight = if Some(place) == winner {
             alone
@@ -215,6 +220,16 @@ mod tests {
         vouch(&mut group, 0, word("b", -1000, 0), &config);
         assert_eq!(settle(&mut group, &config), None);
         assert_eq!(group[0].weight, 0.0);
+    }
+
+    #[test]
+    fn whoever_wins_by_the_age_of_a_rejection_has_a_weight() {
+        let config = Config::default();
+        let mut group = pair();
+        vouch(&mut group, 0, word("a", -592, 0), &config);
+        vouch(&mut group, 0, word("b", 187, 180), &config);
+        assert_eq!(settle(&mut group, &config), Some(0));
+        assert!((group[0].weight - (0.187 - 0.592 / 8.0)).abs() < 1e-5);
     }
 
     proptest! {

@@ -18,6 +18,7 @@ pub(crate) struct Experiences {
 }
 
 impl Experiences {
+    #[allow(dead_code, reason = "the experiment uses it")]
     pub(crate) fn of(kept: Vec<Experience>) -> Self {
         Self { kept: Mutex::new(kept), ..Self::default() }
     }

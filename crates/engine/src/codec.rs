@@ -1,0 +1,170 @@
+//! Requests and training examples to token ids: tokenizer and chat template together.
+
+use std::{path::Path, sync::Arc};
+
+use autoglm_domain::{ChatMessage, Clock, GenerationInput, TrainExample};
+
+use crate::{ChatTemplate, EngineError, ModelConfig, Result, Tokenizer};
+
+/// What turns text into a model's tokens and says where an answer ends.
+#[derive(Debug, Clone)]
+pub struct TextCodec {
+    tokenizer: Arc<Tokenizer>,
+    template: Option<Arc<ChatTemplate>>,
+    bos: Option<u32>,
+    eos: Vec<u32>,
+}
+
+/// A training example as ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedExample {
+    /// The same ids that serving would continue.
+    pub prompt: Vec<u32>,
+    /// What is to be learnt, up to and including the token that ends the turn.
+    pub target: Vec<u32>,
+}
+
+impl TextCodec {
+    /// Reads `tokenizer.json` and the chat template of a model folder.
+    pub fn load(folder: &Path, config: &ModelConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
+        Self::new(tokenizer, ChatTemplate::load(folder, clock)?, config)
+    }
+
+    /// Puts the parts together. `Invalid` when the tokenizer has ids that the model lacks.
+    pub fn new(tokenizer: Tokenizer, template: Option<ChatTemplate>, config: &ModelConfig) -> Result<Self> {
+        if tokenizer.vocab_size() > config.vocab_size {
+            return Err(EngineError::Tokenizer(format!(
+                "has ids up to {}, but the model's vocabulary ends at {}",
+                tokenizer.vocab_size() - 1,
+                config.vocab_size
+            )));
+        }
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+            template: template.map(Arc::new),
+            bos: config.bos_token_id,
+            eos: config.eos_token_ids.clone(),
+        })
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// Tokens that end an answer.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        &self.eos
+    }
+
+    /// The ids to continue. `Invalid` for a conversation when the model has no chat template or the template
+    /// refuses it, and for an empty text when the model has no begin token.
+    pub fn encode(&self, input: &GenerationInput) -> Result<Vec<u32>> {
+        let mut ids = match input {
+            GenerationInput::Chat(messages) => self.encode_chat(messages)?,
+            GenerationInput::Text(text) => self.tokenizer.encode(text, true)?,
+        };
+        if ids.is_empty() {
+            let empty = || EngineError::Request("the prompt is empty".into());
+            ids.push(self.bos.ok_or_else(empty)?);
+        }
+        Ok(ids)
+    }
+
+    /// The ids of one training example.
+    pub fn encode_example(&self, example: &TrainExample) -> Result<EncodedExample> {
+        let prompt = self.encode_chat(&example.prompt)?;
+        let mut target = self.tokenizer.encode(&self.completion(example)?, false)?;
+        match target.iter().position(|id| self.eos.contains(id)) {
+            Some(end) => target.truncate(end + 1),
+            None => target.extend(self.eos.first()),
+        }
+        Ok(EncodedExample { prompt, target })
+    }
+
+    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
+        if messages.is_empty() {
+            return Err(EngineError::Request("the conversation has no messages".into()));
+        }
+        self.tokenizer.encode(&self.template()?.render(messages, true)?, false)
+    }
+
+    /// The target with what the template writes after an answer. Where the template rewrites earlier turns, so
+    /// that one rendering does not begin with the other, the target alone.
+    fn completion(&self, example: &TrainExample) -> Result<String> {
+        let template = self.template()?;
+        let opened = template.render(&example.prompt, true)?;
+        let mut turns = example.prompt.clone();
+        turns.push(ChatMessage::assistant(example.target.clone()));
+        let closed = template.render(&turns, false)?;
+        let completion = closed.strip_prefix(&opened).filter(|rest| rest.contains(&example.target));
+        Ok(completion.unwrap_or(&example.target).to_owned())
+    }
+
+    fn template(&self) -> Result<&ChatTemplate> {
+        self.template.as_deref().ok_or_else(|| {
+            EngineError::Template(
+                "the model has none; add `chat_template.jinja` or use plain completions".into(),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use autoglm_domain::SystemClock;
+
+    use super::*;
+    use crate::tokenizer::{tests::small, train_bpe};
+
+    fn config(vocab_size: usize) -> ModelConfig {
+        let json = format!(
+            r#"{{"model_type": "llama", "vocab_size": {vocab_size}, "hidden_size": 8, "intermediate_size": 8,
+            "num_hidden_layers": 1, "num_attention_heads": 1, "bos_token_id": 0, "eos_token_id": 1}}"#
+        );
+        ModelConfig::from_json(&json).unwrap()
+    }
+
+    fn codec(template: &str) -> TextCodec {
+        let json = train_bpe(["the cat the cat"].iter(), 270, &["<s>", "</s>", "<|end|>"]).unwrap();
+        let template = ChatTemplate::new(template, [], Arc::new(SystemClock)).unwrap();
+        TextCodec::new(Tokenizer::from_bytes(json.as_bytes()).unwrap(), Some(template), &config(270)).unwrap()
+    }
+
+    const PLAIN: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+
+    fn example(target: &str) -> TrainExample {
+        TrainExample { prompt: vec![ChatMessage::user("the cat?")], target: target.into(), weight: 1.0 }
+    }
+
+    #[test]
+    fn an_example_is_the_served_prompt_and_the_target_up_to_the_end_token() {
+        let codec = codec(PLAIN);
+        let encoded = codec.encode_example(&example("a cat")).unwrap();
+        let served = codec.encode(&GenerationInput::Chat(example("").prompt)).unwrap();
+        assert_eq!(encoded.prompt, served);
+        assert_eq!(encoded.target.last(), Some(&1));
+        assert_eq!(codec.tokenizer().decode(&encoded.target).unwrap(), "a cat");
+    }
+
+    #[test]
+    fn a_template_that_rewrites_turns_still_gives_the_target_and_an_end() {
+        let codec = codec("{{ messages | length }}{% if add_generation_prompt %}>{% endif %}");
+        let encoded = codec.encode_example(&example("a cat")).unwrap();
+        assert_eq!(codec.tokenizer().decode(&encoded.target).unwrap(), "a cat");
+        assert_eq!(encoded.target.last(), Some(&1));
+    }
+
+    #[test]
+    fn empty_prompts_begin_with_the_begin_token_and_mismatches_are_refused() {
+        let codec = codec(PLAIN);
+        assert_eq!(codec.encode(&GenerationInput::Text(String::new())).unwrap(), [0]);
+        assert!(codec.encode(&GenerationInput::Chat(Vec::new())).is_err());
+        let error = TextCodec::new(small(), None, &config(100)).unwrap_err();
+        assert!(error.to_string().contains("the model's vocabulary ends at 100"), "{error}");
+        let bare = TextCodec::new(small(), None, &config(300)).unwrap();
+        let error = bare.encode(&GenerationInput::Chat(example("").prompt)).unwrap_err();
+        assert!(error.to_string().contains("chat_template.jinja"), "{error}");
+    }
+}

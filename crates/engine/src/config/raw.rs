@@ -1,0 +1,235 @@
+//! From JSON keys to a checked [`ModelConfig`].
+
+use serde_json::{Map, Value};
+
+use super::{Family, ModelConfig, keys, keys::Judgement, rope};
+use crate::{EngineError, Result};
+
+/// Longest context that is believed.
+pub(super) const MAX_CONTEXT: usize = 1 << 24;
+const MAX_VOCAB: usize = 1 << 22;
+const MAX_WIDTH: usize = 1 << 18;
+const MAX_LAYERS: usize = 1024;
+const MAX_HEADS: usize = 4096;
+const MAX_HEAD_DIM: usize = 1024;
+
+/// Reads and checks a whole configuration.
+pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig> {
+    let family = family(object)?;
+    let default_context = if family == Family::Llama { 2048 } else { 32768 };
+    let max_position_embeddings = match object.get("max_position_embeddings") {
+        None | Some(Value::Null) => default_context,
+        Some(_) => positive(object, "max_position_embeddings", MAX_CONTEXT)?,
+    };
+    refuse_unknown(object, family, max_position_embeddings as u64)?;
+    match object.get("hidden_act") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(act)) if act == "silu" || act == "swish" => {}
+        Some(other) => {
+            return Err(EngineError::config(format!("`hidden_act` {other} is not supported, only \"silu\"")));
+        }
+    }
+    let vocab_size = positive(object, "vocab_size", MAX_VOCAB)?;
+    let heads = Heads::read(object, family)?;
+    let attention_bias = flag(object, "attention_bias")?;
+    let mlp_bias = flag(object, "mlp_bias")?.unwrap_or(false);
+    if family == Family::Qwen2 && attention_bias == Some(false) {
+        return Err(EngineError::config(
+            "`attention_bias` is false, but Qwen2 always has biases on q, k and v",
+        ));
+    }
+    if family != Family::Llama && mlp_bias {
+        return Err(EngineError::config(format!(
+            "`mlp_bias` is not supported for {}",
+            family.architecture()
+        )));
+    }
+    let llama_default = |id: u32| (family == Family::Llama && (id as usize) < vocab_size).then_some(id);
+    let bos_token_id = match object.get("bos_token_id") {
+        None => llama_default(1),
+        Some(_) => token_ids(object, "bos_token_id")?.first().copied(),
+    };
+    let eos_token_ids = match object.get("eos_token_id") {
+        None => llama_default(2).into_iter().collect(),
+        Some(_) => token_ids(object, "eos_token_id")?,
+    };
+    for &id in eos_token_ids.iter().chain(&bos_token_id) {
+        if id as usize >= vocab_size {
+            return Err(EngineError::config(format!("token {id} is outside the vocabulary of {vocab_size}")));
+        }
+    }
+    Ok(ModelConfig {
+        family,
+        vocab_size,
+        hidden_size: heads.hidden_size,
+        intermediate_size: positive(object, "intermediate_size", MAX_WIDTH)?,
+        num_layers: positive(object, "num_hidden_layers", MAX_LAYERS)?,
+        num_heads: heads.num_heads,
+        num_kv_heads: heads.num_kv_heads,
+        head_dim: heads.head_dim,
+        rms_norm_eps: small(object, "rms_norm_eps", 1e-6)?,
+        rope: rope::read(object, max_position_embeddings)?,
+        tie_word_embeddings: flag(object, "tie_word_embeddings")?.unwrap_or(false),
+        attention_bias: family == Family::Qwen2 || attention_bias.unwrap_or(false),
+        attention_out_bias: family != Family::Qwen2 && attention_bias.unwrap_or(false),
+        mlp_bias,
+        qk_norm: family == Family::Qwen3,
+        max_position_embeddings,
+        bos_token_id,
+        eos_token_ids,
+        initializer_range: small(object, "initializer_range", 0.02)?,
+    })
+}
+
+/// From `model_type`, with which `architectures`, where given, must agree.
+fn family(object: &Map<String, Value>) -> Result<Family> {
+    let architecture = match object.get("architectures") {
+        Some(Value::Array(names)) => names.first().and_then(Value::as_str),
+        _ => None,
+    };
+    let model_type = object.get("model_type").and_then(Value::as_str);
+    let by_type = model_type.map(|name| Family::ALL.into_iter().find(|family| family.model_type() == name));
+    let by_architecture =
+        architecture.map(|name| Family::ALL.into_iter().find(|family| family.architecture() == name));
+    let unsupported = |name: &str| EngineError::Config {
+        message: format!("architecture `{name}` is not supported"),
+        hint: Some(format!("known are {}", Family::ALL.map(Family::architecture).join(", "))),
+    };
+    match (by_architecture, by_type) {
+        (Some(None), _) => Err(unsupported(architecture.unwrap_or_default())),
+        (_, Some(None)) => Err(unsupported(model_type.unwrap_or_default())),
+        (Some(Some(a)), Some(Some(b))) if a != b => Err(EngineError::config(format!(
+            "`architectures` says {} and `model_type` says {}",
+            a.architecture(),
+            b.model_type()
+        ))),
+        (Some(Some(family)), _) | (None, Some(Some(family))) => Ok(family),
+        (None, None) => Err(EngineError::config("neither `architectures` nor `model_type` is there")),
+    }
+}
+
+fn refuse_unknown(object: &Map<String, Value>, family: Family, context: u64) -> Result<()> {
+    // Llama has no switch for a window: one that is given would be meant.
+    let windowed = match object.get("use_sliding_window") {
+        Some(value) => value == true,
+        None => family == Family::Llama,
+    };
+    for (key, value) in object {
+        match keys::judge(key, value, windowed, context) {
+            Judgement::Fine => {}
+            Judgement::Unsupported => {
+                return Err(EngineError::Config {
+                    message: format!("`{key}` changes the arithmetic and is not supported"),
+                    hint: Some("serve this model through an upstream that knows it".into()),
+                });
+            }
+            Judgement::Unknown(nearest) => {
+                return Err(EngineError::Config {
+                    message: format!("unknown key `{key}`"),
+                    hint: Some(match nearest {
+                        Some(known) => format!("did you mean `{known}`?"),
+                        None => "it may change the arithmetic; remove it if it does not".into(),
+                    }),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The attention's shape.
+struct Heads {
+    hidden_size: usize,
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+}
+
+impl Heads {
+    fn read(object: &Map<String, Value>, family: Family) -> Result<Self> {
+        let hidden_size = positive(object, "hidden_size", MAX_WIDTH)?;
+        let num_heads = positive(object, "num_attention_heads", MAX_HEADS)?;
+        let num_kv_heads = match object.get("num_key_value_heads") {
+            None | Some(Value::Null) if family == Family::Llama => num_heads,
+            _ => positive(object, "num_key_value_heads", MAX_HEADS)?,
+        };
+        if !num_heads.is_multiple_of(num_kv_heads) {
+            return Err(EngineError::config(format!(
+                "`num_attention_heads` {num_heads} is not a multiple of `num_key_value_heads` {num_kv_heads}"
+            )));
+        }
+        let head_dim = match object.get("head_dim") {
+            None if family == Family::Qwen3 => 128,
+            None | Some(Value::Null) if hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
+            None | Some(Value::Null) => {
+                return Err(EngineError::config(format!(
+                    "`hidden_size` {hidden_size} is not a multiple of `num_attention_heads` {num_heads}"
+                )));
+            }
+            Some(_) => positive(object, "head_dim", MAX_HEAD_DIM)?,
+        };
+        if !head_dim.is_multiple_of(2) || head_dim > MAX_HEAD_DIM {
+            return Err(EngineError::config(format!(
+                "a head of {head_dim} cannot be rotated; it must be even and at most {MAX_HEAD_DIM}"
+            )));
+        }
+        Ok(Self { hidden_size, num_heads, num_kv_heads, head_dim })
+    }
+}
+
+/// A whole number from 1 to `limit`.
+pub(super) fn positive(object: &Map<String, Value>, key: &str, limit: usize) -> Result<usize> {
+    let value = object.get(key).ok_or_else(|| EngineError::config(format!("`{key}` is missing")))?;
+    value
+        .as_u64()
+        .and_then(|value| usize::try_from(value).ok())
+        .filter(|value| (1..=limit).contains(value))
+        .ok_or_else(|| EngineError::config(format!("`{key}` is {value}; it must be from 1 to {limit}")))
+}
+
+/// A number that must be there.
+pub(super) fn number(object: &Map<String, Value>, key: &str) -> Result<f64> {
+    optional(object, key)?.ok_or_else(|| EngineError::config(format!("`{key}` is missing")))
+}
+
+/// A number that may be absent or `null`.
+pub(super) fn optional(object: &Map<String, Value>, key: &str) -> Result<Option<f64>> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_f64() {
+            Some(number) => Ok(Some(number)),
+            None => Err(EngineError::config(format!("`{key}` {value} is not a number"))),
+        },
+    }
+}
+
+/// A number above 0 and below 1, or `default` where it is absent.
+fn small(object: &Map<String, Value>, key: &str, default: f64) -> Result<f32> {
+    match optional(object, key)?.unwrap_or(default) {
+        value if value > 0.0 && value < 1.0 => Ok(value as f32),
+        value => Err(EngineError::config(format!("`{key}` is {value}; it must be between 0 and 1"))),
+    }
+}
+
+fn flag(object: &Map<String, Value>, key: &str) -> Result<Option<bool>> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(flag)) => Ok(Some(*flag)),
+        Some(other) => Err(EngineError::config(format!("`{key}` {other} is not a boolean"))),
+    }
+}
+
+/// Token ids under `key`: none, one, or a list.
+pub(super) fn token_ids(object: &Map<String, Value>, key: &str) -> Result<Vec<u32>> {
+    let one = |value: &Value| {
+        value
+            .as_u64()
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or_else(|| EngineError::config(format!("`{key}` holds {value}, which is not a token id")))
+    };
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(values)) => values.iter().map(one).collect(),
+        Some(value) => Ok(vec![one(value)?]),
+    }
+}

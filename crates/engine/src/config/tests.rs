@@ -1,0 +1,167 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+/// As transformers 4 wrote it for Llama 3.1 8B, with the keys that matter.
+fn llama31() -> Value {
+    json!({
+        "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009], "hidden_act": "silu",
+        "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,
+        "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama",
+        "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "pretraining_tp": 1,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+        "rope_theta": 500000.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+        "transformers_version": "4.42.3", "use_cache": true, "vocab_size": 128256
+    })
+}
+
+/// As transformers 5.23 writes it: `Qwen3Config(...).to_json_string()`, shortened layer list.
+fn qwen3() -> Value {
+    json!({
+        "_name_or_path": "", "architectures": ["Qwen3ForCausalLM"], "attention_bias": false,
+        "attention_dropout": 0.0, "bos_token_id": null, "chunk_size_feed_forward": 0, "dtype": null,
+        "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu", "hidden_size": 1024,
+        "id2label": {"0": "LABEL_0"}, "initializer_range": 0.02, "intermediate_size": 3072,
+        "is_encoder_decoder": false, "label2id": {"LABEL_0": 0},
+        "layer_types": ["full_attention", "full_attention"], "max_position_embeddings": 40960,
+        "max_window_layers": 28, "model_type": "qwen3", "num_attention_heads": 16, "num_hidden_layers": 28,
+        "num_key_value_heads": 8, "output_attentions": false, "output_hidden_states": false,
+        "pad_token_id": null, "problem_type": null, "return_dict": true, "rms_norm_eps": 1e-06,
+        "rope_parameters": {"rope_theta": 1000000, "rope_type": "default"}, "sliding_window": null,
+        "tie_word_embeddings": true, "transformers_version": "5.23.0", "use_cache": true,
+        "use_sliding_window": false, "vocab_size": 151936
+    })
+}
+
+fn read(value: &Value) -> Result<ModelConfig> {
+    ModelConfig::from_json(&value.to_string())
+}
+
+/// `base` with some keys set; a `null` of the patch removes nothing.
+fn with(mut base: Value, patch: Value) -> Value {
+    base.as_object_mut().unwrap().extend(patch.as_object().unwrap().clone());
+    base
+}
+
+fn refusal(base: Value, patch: Value) -> String {
+    read(&with(base, patch)).unwrap_err().to_string()
+}
+
+#[test]
+fn the_forms_of_transformers_4_and_5_are_read() {
+    let llama = read(&llama31()).unwrap();
+    assert_eq!((llama.family, llama.head_dim, llama.num_kv_heads), (Family::Llama, 128, 8));
+    assert_eq!(llama.eos_token_ids, [128001, 128008, 128009]);
+    let scaling = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 8192,
+    };
+    assert_eq!(llama.rope, RopeConfig { theta: 500_000.0, scaling: scaling.clone() });
+    // The same model in the new form.
+    let mut new = llama31();
+    let object = new.as_object_mut().unwrap();
+    let mut table = object.remove("rope_scaling").unwrap();
+    table["rope_theta"] = object.remove("rope_theta").unwrap();
+    object.insert("rope_parameters".into(), table);
+    assert_eq!(read(&new).unwrap(), llama);
+
+    let qwen = read(&qwen3()).unwrap();
+    assert!(qwen.qk_norm && qwen.tie_word_embeddings && !qwen.attention_bias);
+    assert_eq!((qwen.head_dim, qwen.rope.theta, qwen.bos_token_id), (128, 1e6, None));
+}
+
+#[test]
+fn qwen2_has_biases_on_q_k_v_only_and_its_idle_window_is_no_matter() {
+    let qwen2 = json!({
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 151936,
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "max_position_embeddings": 32768, "max_window_layers": 21,
+        "sliding_window": 32768, "use_sliding_window": false, "rope_theta": 1000000.0, "use_mrope": false
+    });
+    let config = read(&qwen2).unwrap();
+    assert!(config.attention_bias && !config.attention_out_bias && !config.mlp_bias && !config.qk_norm);
+    assert_eq!(config.head_dim, 64);
+    let window = refusal(qwen2, json!({"use_sliding_window": true, "sliding_window": 4096}));
+    assert!(window.contains("sliding_window` changes the arithmetic"), "{window}");
+}
+
+#[test]
+fn keys_that_change_the_arithmetic_are_refused_by_name() {
+    for (key, value) in [
+        ("sliding_window", json!(4096)),
+        ("quantization_config", json!({"bits": 4})),
+        ("pretraining_tp", json!(2)),
+        ("partial_rotary_factor", json!(0.5)),
+        ("attn_logit_softcapping", json!(50.0)),
+        ("residual_multiplier", json!(0.22)),
+        ("num_experts", json!(8)),
+        ("layer_types", json!(["full_attention", "sliding_attention"])),
+    ] {
+        let error = refusal(llama31(), json!({key: value}));
+        assert_eq!(error, format!("config.json: `{key}` changes the arithmetic and is not supported"));
+        // Said to be off, it does not matter.
+        assert!(read(&with(llama31(), json!({key: null}))).is_ok(), "{key}");
+    }
+    assert!(refusal(llama31(), json!({"hidden_act": "gelu"})).contains("`hidden_act` \"gelu\""));
+    assert!(refusal(llama31(), json!({"rope_scaling": {"rope_type": "longrope"}})).contains("`longrope`"));
+    let mrope = json!({"rope_scaling": {"rope_type": "default", "mrope_section": [1, 2, 3]}});
+    assert!(refusal(llama31(), mrope).contains("unknown key `mrope_section`"));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_known_one() {
+    let error = read(&with(llama31(), json!({"rms_norm_epsilon": 1e-6}))).unwrap_err();
+    assert_eq!(error.to_string(), "config.json: unknown key `rms_norm_epsilon`");
+    assert_eq!(error.hint().unwrap(), "did you mean `rms_norm_eps`?");
+    let far = read(&with(llama31(), json!({"zzz": 1}))).unwrap_err();
+    assert!(far.hint().unwrap().contains("may change the arithmetic"));
+}
+
+#[test]
+fn contradictions_and_absurd_sizes_are_refused() {
+    for (patch, message) in [
+        (json!({"num_attention_heads": 0}), "`num_attention_heads` is 0"),
+        (json!({"num_attention_heads": 30, "head_dim": 128}), "not a multiple of `num_key_value_heads`"),
+        (json!({"num_attention_heads": 24}), "`hidden_size` 4096 is not a multiple"),
+        (json!({"hidden_size": 1e12}), "`hidden_size` is"),
+        (json!({"vocab_size": "many"}), "`vocab_size` is \"many\""),
+        (json!({"head_dim": 127}), "a head of 127 cannot be rotated"),
+        (json!({"eos_token_id": 128256}), "token 128256 is outside the vocabulary"),
+        (json!({"rms_norm_eps": 0}), "`rms_norm_eps` is 0"),
+        (json!({"rope_theta": -1}), "`rope_theta` is -1"),
+        (json!({"rope_parameters": {"rope_theta": 1e4}}), "contradict each other"),
+        (json!({"model_type": "qwen3"}), "`architectures` says LlamaForCausalLM"),
+        (json!({"architectures": ["GPT2LMHeadModel"]}), "architecture `GPT2LMHeadModel` is not supported"),
+    ] {
+        let error = refusal(llama31(), patch);
+        assert!(error.contains(message), "{error}");
+    }
+    assert!(ModelConfig::from_json("{").unwrap_err().to_string().contains("not JSON"));
+    assert!(ModelConfig::from_json("[]").unwrap_err().to_string().contains("not a JSON object"));
+    assert!(ModelConfig::from_json("{}").unwrap_err().to_string().contains("neither `architectures`"));
+}
+
+#[test]
+fn what_is_written_reads_back() {
+    for source in [llama31(), qwen3()] {
+        let config = read(&source).unwrap();
+        assert_eq!(ModelConfig::from_json(&config.to_json()), Ok(config));
+    }
+}
+
+#[test]
+fn the_end_tokens_of_the_generation_config_come_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = ModelConfig::load(folder.path()).unwrap_err();
+    assert!(matches!(missing, EngineError::File { missing: true, .. }), "{missing}");
+    std::fs::write(folder.path().join("config.json"), qwen3().to_string()).unwrap();
+    assert_eq!(ModelConfig::load(folder.path()).unwrap().eos_token_ids, [151645]);
+    let generation = r#"{"eos_token_id": [151643, 151645], "do_sample": true}"#;
+    std::fs::write(folder.path().join("generation_config.json"), generation).unwrap();
+    assert_eq!(ModelConfig::load(folder.path()).unwrap().eos_token_ids, [151643, 151645]);
+}

@@ -1,0 +1,179 @@
+//! What can go wrong between text and tensors.
+
+use std::path::{Path, PathBuf};
+
+use autoglm_domain::{Error, ErrorKind, VersionNumber};
+
+/// Result of an engine call.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// A failure of the engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// A file could not be read or written.
+    #[error("cannot read `{}`: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// The operating system's reason.
+        reason: String,
+        /// Whether it is simply not there.
+        missing: bool,
+    },
+    /// `config.json` is broken or describes a model that this engine does not compute.
+    #[error("config.json: {message}")]
+    Config {
+        /// What is wrong; names the key.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The weights do not fit the configuration or are damaged.
+    #[error("weights: {0}")]
+    Weights(String),
+    /// The adapter does not fit the base model or is damaged.
+    #[error("adapter: {0}")]
+    Adapter(String),
+    /// `tokenizer.json` is broken, or a text could not be encoded.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The chat template is broken, loops, or refused the conversation.
+    #[error("chat template: {0}")]
+    Template(String),
+    /// The request contradicts itself or a limit.
+    #[error("{0}")]
+    Request(String),
+    /// The prompt leaves no room for an answer.
+    #[error("the prompt has {tokens} tokens; the context holds {limit} with at least one for the answer")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that the context holds.
+        limit: usize,
+    },
+    /// The named version is not loaded.
+    #[error("version {0} is not resident")]
+    NotResident(VersionNumber),
+    /// Too many requests wait.
+    #[error("the queue of {limit} requests is full")]
+    QueueFull {
+        /// Requests that the queue holds.
+        limit: usize,
+    },
+    /// Too many adapters are loaded.
+    #[error("{limit} adapters are resident, which is the limit")]
+    TooManyAdapters {
+        /// Adapters that may be resident.
+        limit: usize,
+    },
+    /// The engine is going down and takes nothing new.
+    #[error("the engine is shutting down")]
+    ShuttingDown,
+    /// The model computed something that is not a number.
+    #[error("the logits hold {count} values that are not numbers, the first at token {token}")]
+    NotANumber {
+        /// How many.
+        count: usize,
+        /// Index of the first.
+        token: usize,
+    },
+    /// Neither a folder nor a model on the hub has this name.
+    #[error("there is no model `{name}`")]
+    ModelNotFound {
+        /// What was asked for.
+        name: String,
+        /// What is missing or what to do about it.
+        hint: String,
+    },
+    /// The model hub could not be reached.
+    #[error("model hub: {0}")]
+    Hub(String),
+    /// The tensor library failed.
+    #[error("tensor: {0}")]
+    Tensor(String),
+    /// A job was stopped by whoever started it.
+    #[error("{0} was cancelled")]
+    Cancelled(&'static str),
+    /// A fault of ours.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl EngineError {
+    /// A broken configuration, without a hint.
+    pub fn config(message: impl Into<String>) -> Self {
+        Self::Config { message: message.into(), hint: None }
+    }
+
+    /// A file that could not be read.
+    pub fn file(path: &Path, error: &std::io::Error) -> Self {
+        Self::File {
+            path: path.to_path_buf(),
+            reason: error.to_string(),
+            missing: error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+
+    /// What sort of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::File { missing: true, .. } | Self::NotResident(_) | Self::ModelNotFound { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::Config { .. }
+            | Self::Weights(_)
+            | Self::Adapter(_)
+            | Self::Tokenizer(_)
+            | Self::Template(_)
+            | Self::Request(_)
+            | Self::PromptTooLong { .. } => ErrorKind::Invalid,
+            Self::QueueFull { .. } | Self::TooManyAdapters { .. } | Self::ShuttingDown | Self::Hub(_) => {
+                ErrorKind::Unavailable
+            }
+            Self::Cancelled(_) => ErrorKind::Conflict,
+            Self::File { .. } | Self::NotANumber { .. } | Self::Tensor(_) | Self::Internal(_) => {
+                ErrorKind::Internal
+            }
+        }
+    }
+
+    /// What the person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Config { hint, .. } => hint.clone(),
+            Self::ModelNotFound { hint, .. } => Some(hint.clone()),
+            Self::PromptTooLong { .. } => Some("shorten the conversation".into()),
+            Self::QueueFull { .. } => Some("try again in a moment".into()),
+            Self::TooManyAdapters { .. } => Some("unload versions that are no longer needed".into()),
+            Self::NotANumber { .. } => Some("the weights or the adapter are damaged".into()),
+            _ => None,
+        }
+    }
+}
+
+impl From<EngineError> for Error {
+    fn from(error: EngineError) -> Self {
+        Self { kind: error.kind(), message: error.to_string(), hint: error.hint() }
+    }
+}
+
+impl From<candle_core::Error> for EngineError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_crosses_the_port_with_kind_message_and_hint() {
+        let error = Error::from(EngineError::QueueFull { limit: 3 });
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert_eq!(error.message, "the queue of 3 requests is full");
+        assert_eq!(error.hint.as_deref(), Some("try again in a moment"));
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        assert_eq!(EngineError::file(Path::new("x"), &missing).kind(), ErrorKind::NotFound);
+    }
+}

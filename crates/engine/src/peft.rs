@@ -1,0 +1,234 @@
+//! Adapters in PEFT's format, both ways: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use autoglm_domain::Adapter;
+use candle_core::Tensor;
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    EngineError, Result,
+    adapter::{AdapterWeights, LayerChange, Lora, Projection, named_projections},
+    model::Model,
+    weights::{read_safetensors, to_f32},
+};
+
+/// Keys of `adapter_config.json` that change the arithmetic when they are on, so they must be off.
+const MUST_BE_OFF: [&str; 12] = [
+    "use_dora",
+    "fan_in_fan_out",
+    "rank_pattern",
+    "alpha_pattern",
+    "layers_to_transform",
+    "layers_pattern",
+    "layer_replication",
+    "lora_bias",
+    "trainable_token_indices",
+    "target_parameters",
+    "use_qalora",
+    "megatron_config",
+];
+
+const PREFIX: &str = "base_model.model.";
+
+/// Reads an adapter for `model`.
+///
+/// # Errors
+/// `Adapter` when a file is not what it should be, a key that is on changes the arithmetic in a way that is not
+/// computed here, a tensor has no place in the model, has the wrong shape, or holds a value that is not finite.
+pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
+    let config = Config::parse(&adapter.config)?;
+    let tensors = read_safetensors(&adapter.weights, "adapter_model.safetensors").map_err(as_adapter_error)?;
+    let mut tensors: HashMap<String, Tensor> = tensors
+        .into_iter()
+        .map(|(name, tensor)| (name.replace(".modules_to_save", "").replace(".default", ""), tensor))
+        .collect();
+    let base = model.config();
+    let mut layers = Vec::with_capacity(base.num_layers);
+    for at in 0..base.num_layers {
+        let prefix = format!("{PREFIX}model.layers.{at}");
+        let mut layer = LayerChange::default();
+        for &projection in &config.projections {
+            let path = format!("{prefix}.{}.{}", projection.parent(), projection.name());
+            let (d_in, rows) = (projection.d_in(base), projection.rows(base));
+            let a = take(&mut tensors, &format!("{path}.lora_A.weight"), &[config.rank, d_in])?;
+            let b = take(&mut tensors, &format!("{path}.lora_B.weight"), &[rows.len(), config.rank])?;
+            match (a, b) {
+                (Some(a), Some(b)) => {
+                    let lora = Lora { projection, rank: config.rank, rows, a, b };
+                    layer.slot_mut(projection.slot()).loras.push(lora);
+                }
+                _ => return Err(EngineError::Adapter(format!("`{path}` has no lora_A and lora_B"))),
+            }
+        }
+        let (hidden, dim) = (base.hidden_size, base.head_dim);
+        layer.input_norm = take(&mut tensors, &format!("{prefix}.input_layernorm.weight"), &[hidden])?;
+        layer.post_norm = take(&mut tensors, &format!("{prefix}.post_attention_layernorm.weight"), &[hidden])?;
+        if base.qk_norm {
+            layer.q_norm = take(&mut tensors, &format!("{prefix}.self_attn.q_norm.weight"), &[dim])?;
+            layer.k_norm = take(&mut tensors, &format!("{prefix}.self_attn.k_norm.weight"), &[dim])?;
+        }
+        layers.push(layer);
+    }
+    let embed = take(
+        &mut tensors,
+        &format!("{PREFIX}model.embed_tokens.weight"),
+        &[base.vocab_size, base.hidden_size],
+    )?;
+    let norm = take(&mut tensors, &format!("{PREFIX}model.norm.weight"), &[base.hidden_size])?;
+    if base.tie_word_embeddings {
+        // The tied copy that some writers add is the embedding once more.
+        tensors.remove(&format!("{PREFIX}lm_head.weight"));
+    }
+    match tensors.keys().min() {
+        Some(name) => Err(EngineError::Adapter(format!("`{name}` has no place in this model"))),
+        None => Ok(AdapterWeights { scale: config.scale, layers, embed, norm }),
+    }
+}
+
+fn as_adapter_error(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Weights(message) => EngineError::Adapter(message),
+        other => other,
+    }
+}
+
+fn take(tensors: &mut HashMap<String, Tensor>, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+    let Some(tensor) = tensors.remove(name) else { return Ok(None) };
+    if tensor.dims() != shape {
+        return Err(EngineError::Adapter(format!(
+            "`{name}` has shape {:?} where the base model needs {shape:?}",
+            tensor.dims()
+        )));
+    }
+    to_f32(name, &tensor).map(Some).map_err(as_adapter_error)
+}
+
+/// What of `adapter_config.json` matters here.
+struct Config {
+    rank: usize,
+    scale: f32,
+    projections: Vec<Projection>,
+}
+
+impl Config {
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let bad = |message: String| EngineError::Adapter(format!("adapter_config.json: {message}"));
+        let object: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+        if object.get("peft_type").and_then(Value::as_str) != Some("LORA") {
+            return Err(bad("`peft_type` must be \"LORA\"".into()));
+        }
+        if let Some(key) = MUST_BE_OFF.iter().find(|key| object.get(**key).is_some_and(is_on)) {
+            return Err(bad(format!("`{key}` is on, which is not computed here")));
+        }
+        if object.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none") {
+            return Err(bad("`bias` must be \"none\"".into()));
+        }
+        let rank = object.get("r").and_then(Value::as_u64).filter(|rank| (1..=4096).contains(rank));
+        let rank = rank.ok_or_else(|| bad("`r` must be a whole number from 1 to 4096".into()))? as usize;
+        let alpha = object.get("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
+        let alpha = alpha.ok_or_else(|| bad("`lora_alpha` must be a number".into()))? as f32;
+        let stabilised = object.get("use_rslora").is_some_and(is_on);
+        let scale = alpha / if stabilised { (rank as f32).sqrt() } else { rank as f32 };
+        let names: Vec<String> = match object.get("target_modules") {
+            Some(Value::Array(names)) => names.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect(),
+            Some(Value::String(name)) if name == "all-linear" => {
+                Projection::ALL.iter().map(|projection| projection.name().to_owned()).collect()
+            }
+            _ => return Err(bad("`target_modules` must be a list of projections".into())),
+        };
+        Ok(Self { rank, scale, projections: named_projections(&names)? })
+    }
+}
+
+/// Whether a configuration value switches something on.
+fn is_on(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(items) => !items.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        _ => true,
+    }
+}
+
+/// Writes an adapter of `model`, in float32.
+///
+/// # Errors
+/// `Adapter` when it replaces whole projections, which PEFT's format has no name for here.
+pub(crate) fn write(model: &Model, weights: &AdapterWeights) -> Result<Adapter> {
+    let base = model.config();
+    let mut tensors: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
+    let (mut targets, mut saved) = (BTreeSet::new(), BTreeSet::new());
+    let mut rank = None;
+    for (at, layer) in weights.layers.iter().enumerate() {
+        let prefix = format!("{PREFIX}model.layers.{at}");
+        for slot in [&layer.qkv, &layer.o, &layer.gate_up, &layer.down] {
+            if slot.replacement.is_some() {
+                return Err(EngineError::Adapter("whole projections cannot be written as an adapter".into()));
+            }
+            for lora in &slot.loras {
+                let path = format!("{prefix}.{}.{}", lora.projection.parent(), lora.projection.name());
+                let d_in = lora.projection.d_in(base);
+                tensors.push((format!("{path}.lora_A.weight"), vec![lora.rank, d_in], &lora.a));
+                tensors.push((format!("{path}.lora_B.weight"), vec![lora.rows.len(), lora.rank], &lora.b));
+                targets.insert(lora.projection.name());
+                rank = Some(lora.rank);
+            }
+        }
+        let norms = [
+            ("input_layernorm", &layer.input_norm),
+            ("post_attention_layernorm", &layer.post_norm),
+            ("self_attn.q_norm", &layer.q_norm),
+            ("self_attn.k_norm", &layer.k_norm),
+        ];
+        for (name, norm) in norms {
+            if let Some(norm) = norm {
+                tensors.push((format!("{prefix}.{name}.weight"), vec![norm.len()], norm));
+                saved.insert(name.rsplit('.').next().unwrap_or(name));
+            }
+        }
+    }
+    if let Some(embed) = &weights.embed {
+        let shape = vec![base.vocab_size, base.hidden_size];
+        tensors.push((format!("{PREFIX}model.embed_tokens.weight"), shape, embed));
+        saved.insert("embed_tokens");
+    }
+    if let Some(norm) = &weights.norm {
+        tensors.push((format!("{PREFIX}model.norm.weight"), vec![norm.len()], norm));
+        saved.insert("norm");
+    }
+    let rank = rank.ok_or_else(|| EngineError::Adapter("there is no low-rank matrix to write".into()))?;
+    let config = json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": null,
+        "r": rank,
+        "lora_alpha": weights.scale * rank as f32,
+        "target_modules": targets,
+        "modules_to_save": saved,
+        "ensure_weight_tying": base.tie_word_embeddings && weights.embed.is_some(),
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "fan_in_fan_out": false,
+        "use_rslora": false,
+        "use_dora": false,
+        "inference_mode": true,
+    });
+    Ok(Adapter { config: format!("{config:#}\n").into_bytes(), weights: serialize(&tensors)? })
+}
+
+fn serialize(tensors: &[(String, Vec<usize>, &[f32])]) -> Result<Vec<u8>> {
+    let broken = |error: safetensors::SafeTensorError| EngineError::Internal(error.to_string());
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape, _), bytes)| {
+            Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(broken)?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    safetensors::serialize(views, Some([("format".to_owned(), "pt".to_owned())].into())).map_err(broken)
+}

@@ -1,0 +1,32 @@
+//! Log-probabilities of given tokens: what a model thinks of a text.
+
+use serde::Serialize;
+
+use crate::{AdapterWeights, Model, Result, SequenceInput, WantedLogits, kernels::cross_entropy_row};
+
+/// One token with its log-probability after those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ScoredToken {
+    /// The token.
+    pub id: u32,
+    /// Natural logarithm of its probability; the first token has none.
+    pub logprob: Option<f32>,
+}
+
+/// Scores `ids` and returns the logits after each of them as well: `[time, vocab]`.
+///
+/// # Errors
+/// `Request` when a token is not in the vocabulary or there are none; `PromptTooLong` over the context.
+pub fn score(model: &Model, adapter: Option<&AdapterWeights>, ids: &[u32]) -> Result<(Vec<ScoredToken>, Vec<f32>)> {
+    let mut cache = model.new_cache();
+    let logits =
+        model.step(&mut [SequenceInput { tokens: ids, cache: &mut cache, adapter, logits: WantedLogits::All }])?;
+    let vocab = model.config().vocab_size;
+    let after = logits.chunks_exact(vocab).map(|row| row.to_vec());
+    let mut scored: Vec<ScoredToken> =
+        ids.first().map(|&id| ScoredToken { id, logprob: None }).into_iter().collect();
+    for (mut row, &id) in after.zip(ids.iter().skip(1)) {
+        scored.push(ScoredToken { id, logprob: Some(-cross_entropy_row(&mut row, id as usize, 1.0)) });
+    }
+    Ok((scored, logits))
+}

@@ -1,0 +1,209 @@
+//! The engine as the rest of autoglm sees it: requests in, streams of text out, adapters loaded and unloaded
+//! meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use autoglm_domain::{
+    Adapter, AdapterHost, GenerationInput, GenerationRequest, GenerationStream, Generator, VersionNumber,
+};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Decoder, EngineError, Result, TextCodec,
+    batcher::{Batcher, Request},
+};
+
+/// Limits of serving.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServingConfig {
+    /// Requests that may wait; more are told to come again.
+    pub max_queue: usize,
+    /// Sequences that are generated at once.
+    pub max_batch: usize,
+    /// Tokens that go through the model in one step; longer prompts are fed in parts, so that they do not hold
+    /// up the others. At least `max_batch`.
+    pub max_batch_tokens: usize,
+    /// Tokens that the caches of all running sequences may hold together; a request waits until its share is
+    /// free. One request alone is always let in.
+    pub max_cache_tokens: usize,
+    /// Events that a slow reader may leave unread before its sequence pauses.
+    pub event_buffer: usize,
+    /// Seconds after which a paused sequence is cancelled, so that a stuck reader does not hold a place.
+    pub stall_s: u64,
+    /// Adapters that may be resident.
+    pub max_adapters: usize,
+    /// Seed of the draws of requests that name none; each request draws from a stream of its own.
+    pub seed: u64,
+}
+
+impl Default for ServingConfig {
+    fn default() -> Self {
+        Self {
+            max_queue: 1024,
+            max_batch: 32,
+            max_batch_tokens: 256,
+            max_cache_tokens: 131_072,
+            event_buffer: 64,
+            stall_s: 60,
+            max_adapters: 64,
+            seed: 0,
+        }
+    }
+}
+
+impl ServingConfig {
+    fn check(&self) -> Result<()> {
+        for (name, value) in [
+            ("max_queue", self.max_queue),
+            ("max_batch", self.max_batch),
+            ("event_buffer", self.event_buffer),
+            ("max_adapters", self.max_adapters),
+        ] {
+            if !(1..=1_000_000).contains(&value) {
+                return Err(EngineError::Request(format!(
+                    "`{name}` is {value}; it must be from 1 to 1000000"
+                )));
+            }
+        }
+        if self.max_batch_tokens < self.max_batch {
+            return Err(EngineError::Request(format!(
+                "`max_batch_tokens` {} is below `max_batch` {}",
+                self.max_batch_tokens, self.max_batch
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A model that answers, on a thread of its own. Share it in an [`Arc`]; dropping it cancels what runs.
+pub struct ServingEngine<D: Decoder> {
+    decoder: Arc<D>,
+    codec: TextCodec,
+    adapters: RwLock<BTreeMap<VersionNumber, Arc<D::Adapter>>>,
+    max_adapters: usize,
+    batcher: Batcher<D>,
+    seed: u64,
+    requests: AtomicU64,
+}
+
+impl<D: Decoder> std::fmt::Debug for ServingEngine<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServingEngine").field("resident", &self.resident()).finish_non_exhaustive()
+    }
+}
+
+impl<D: Decoder> ServingEngine<D> {
+    /// Starts the thread. `Invalid` when a limit of `config` is out of range, or the tokenizer has more ids
+    /// than the model.
+    pub fn start(decoder: Arc<D>, codec: TextCodec, config: &ServingConfig) -> Result<Self> {
+        config.check()?;
+        if codec.tokenizer().vocab_size() > decoder.vocab_size() {
+            return Err(EngineError::Tokenizer(format!(
+                "has {} ids, the model has {}",
+                codec.tokenizer().vocab_size(),
+                decoder.vocab_size()
+            )));
+        }
+        let batcher = Batcher::start(Arc::clone(&decoder), &codec, config)?;
+        Ok(Self {
+            decoder,
+            codec,
+            adapters: RwLock::default(),
+            max_adapters: config.max_adapters,
+            batcher,
+            seed: config.seed,
+            requests: AtomicU64::new(0),
+        })
+    }
+
+    /// Tokenizer and chat template.
+    pub fn codec(&self) -> &TextCodec {
+        &self.codec
+    }
+
+    /// The model.
+    pub fn decoder(&self) -> &Arc<D> {
+        &self.decoder
+    }
+
+    /// Requests that wait or run, kept up to date; training reads it to stand aside.
+    pub fn busy(&self) -> Arc<AtomicUsize> {
+        self.batcher.busy()
+    }
+
+    /// Requests that wait for a place in the batch.
+    pub fn queued(&self) -> usize {
+        self.batcher.queued()
+    }
+
+    /// Takes nothing new, lets what waits and runs finish for up to `grace`, then ends the rest as cancelled.
+    /// Blocks until the thread is idle for good.
+    pub fn shutdown(&self, grace: Duration) {
+        self.batcher.shutdown(grace);
+    }
+
+    fn adapter(&self, version: VersionNumber) -> Result<Option<Arc<D::Adapter>>> {
+        if version == VersionNumber::BASE {
+            return Ok(None);
+        }
+        self.adapters.read().get(&version).cloned().map(Some).ok_or(EngineError::NotResident(version))
+    }
+
+    fn submit(&self, request: &GenerationRequest) -> Result<GenerationStream> {
+        let adapter = self.adapter(request.version)?;
+        let prompt = self.codec.encode(&request.input)?;
+        // Any fixed odd number would do: it keeps the streams of successive requests apart.
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let seed = self.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let request = Request { prompt, sampling: request.sampling.clone(), adapter, seed };
+        Ok(Box::pin(self.batcher.submit(request)?))
+    }
+}
+
+#[async_trait::async_trait]
+impl<D: Decoder> Generator for ServingEngine<D> {
+    async fn generate(&self, request: GenerationRequest) -> autoglm_domain::Result<GenerationStream> {
+        Ok(self.submit(&request)?)
+    }
+
+    fn context_length(&self) -> u32 {
+        u32::try_from(self.decoder.context_length()).unwrap_or(u32::MAX)
+    }
+
+    fn count_tokens(&self, input: &GenerationInput) -> autoglm_domain::Result<u32> {
+        Ok(u32::try_from(self.codec.encode(input)?.len()).unwrap_or(u32::MAX))
+    }
+}
+
+impl<D: Decoder> AdapterHost for ServingEngine<D> {
+    fn load(&self, version: VersionNumber, adapter: &Adapter) -> autoglm_domain::Result<()> {
+        if version == VersionNumber::BASE {
+            return Err(EngineError::Adapter("v0 is the base model and has none".into()).into());
+        }
+        let ready = Arc::new(self.decoder.load_adapter(adapter)?);
+        let mut adapters = self.adapters.write();
+        if adapters.len() >= self.max_adapters && !adapters.contains_key(&version) {
+            return Err(EngineError::TooManyAdapters { limit: self.max_adapters }.into());
+        }
+        adapters.insert(version, ready);
+        Ok(())
+    }
+
+    fn unload(&self, version: VersionNumber) {
+        // Sequences that run hold the adapter themselves.
+        self.adapters.write().remove(&version);
+    }
+
+    fn resident(&self) -> Vec<VersionNumber> {
+        std::iter::once(VersionNumber::BASE).chain(self.adapters.read().keys().copied()).collect()
+    }
+}

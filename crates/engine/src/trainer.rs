@@ -1,0 +1,258 @@
+//! LoRA training in the serving process, on the same base weights.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use autoglm_domain::{Control, HyperParameters, TrainJob, TrainProgress, Trained, Trainer};
+use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    Courtesy, EngineError, Model, Result, TextCodec,
+    adapter::AdapterWeights,
+    gradients::PackedBatch,
+    learner::{Learner, training_pool},
+    optimizer::{AdamW, schedule},
+    peft,
+};
+
+/// Share of the peak learning rate that the cosine ends at.
+const FLOOR: f32 = 0.1;
+
+/// Trains adapters on threads of its own.
+pub struct LoraTrainer {
+    model: Arc<Model>,
+    codec: TextCodec,
+    pool: rayon::ThreadPool,
+    courtesy: Courtesy,
+}
+
+impl std::fmt::Debug for LoraTrainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoraTrainer").field("threads", &self.pool.current_num_threads()).finish_non_exhaustive()
+    }
+}
+
+/// An example as tokens: loss is on those from `supervised` on.
+struct Encoded {
+    tokens: Vec<u32>,
+    supervised: usize,
+    weight: f32,
+}
+
+impl LoraTrainer {
+    /// A trainer with `threads` threads of the lowest priority that stand aside as `courtesy` says.
+    pub fn new(model: Arc<Model>, codec: TextCodec, threads: usize, courtesy: Courtesy) -> Result<Self> {
+        Ok(Self { model, codec, pool: training_pool(threads.max(1), true)?, courtesy })
+    }
+
+    fn encode(&self, job: &TrainJob) -> Result<Vec<Encoded>> {
+        let limit = self.model.config().max_position_embeddings;
+        let mut examples = Vec::with_capacity(job.examples.len());
+        for (at, example) in job.examples.iter().enumerate() {
+            if example.weight <= 0.0 {
+                continue;
+            }
+            let encoded = self.codec.encode_example(example)?;
+            let mut tokens = encoded.prompt;
+            let supervised = tokens.len();
+            tokens.extend(encoded.target);
+            if tokens.len() > limit || supervised == 0 {
+                let length = tokens.len();
+                return Err(EngineError::Request(format!("example {at} has {length} tokens, the context {limit}")));
+            }
+            examples.push(Encoded { tokens, supervised, weight: example.weight });
+        }
+        if examples.is_empty() {
+            return Err(EngineError::Request("there are no examples to train on".into()));
+        }
+        Ok(examples)
+    }
+
+    fn start(&self, job: &TrainJob) -> Result<AdapterWeights> {
+        let Some(parent) = &job.parent else {
+            return AdapterWeights::fresh(&self.model, &job.hyper, job.seed);
+        };
+        let mut weights = peft::read(&self.model, parent)?;
+        let base = self.model.weights();
+        if job.hyper.train_embedding && weights.embed.is_none() {
+            weights.embed = Some(base.embed.clone());
+        }
+        if job.hyper.train_norms && weights.norm.is_none() {
+            weights.norm = Some(base.norm.clone());
+            for (change, layer) in weights.layers.iter_mut().zip(&base.layers) {
+                change.input_norm.get_or_insert_with(|| layer.input_norm.clone());
+                change.post_norm.get_or_insert_with(|| layer.post_norm.clone());
+            }
+        }
+        Ok(weights)
+    }
+
+    fn run(&self, job: &TrainJob, report: &mut dyn FnMut(TrainProgress) -> Control) -> Result<Trained> {
+        let begin = Instant::now();
+        let examples = self.encode(job)?;
+        let hyper = &job.hyper;
+        let steps = planned_steps(hyper, &examples);
+        let weights = self.start(job)?;
+        let optimizer = AdamW::new(&weights, 0.999, hyper.weight_decay);
+        let courtesy = self.courtesy.clone();
+        let mut learner = Learner::new(&self.model, weights, optimizer, hyper.max_grad_norm, &self.pool, courtesy);
+        let mut order = Order::new(examples.len(), job.seed);
+        let mut progress = TrainProgress {
+            step: 0,
+            steps,
+            loss: 0.0,
+            learning_rate: 0.0,
+            grad_norm: 0.0,
+            tokens: 0,
+            seconds: 0.0,
+        };
+        let (mut first, mut last) = (0.0, 0.0);
+        while progress.step < steps {
+            let elapsed = begin.elapsed().as_secs_f32();
+            let by_time = if hyper.max_seconds > 0.0 { elapsed / hyper.max_seconds } else { 0.0 };
+            if by_time >= 1.0 {
+                break;
+            }
+            let done = by_time.max(progress.step as f32 / steps as f32);
+            for _ in 0..hyper.accumulation.max(1) {
+                let batch = order.next_batch(&examples, hyper.batch_tokens as usize);
+                let shards = split(&examples, &batch, learner.shards());
+                learner.accumulate(&shards);
+                progress.tokens += shards.iter().map(|shard| shard.tokens.len() as u64).sum::<u64>();
+            }
+            // The first step already learns: warm-up begins one step in.
+            let warm = done + 1.0 / steps as f32;
+            let rate = hyper.learning_rate * schedule(warm.min(1.0), hyper.warmup_share, FLOOR);
+            let step = learner.apply(rate)?;
+            progress.step += 1;
+            progress.loss = step.loss;
+            progress.learning_rate = f64::from(rate);
+            progress.grad_norm = f64::from(step.grad_norm);
+            progress.seconds = begin.elapsed().as_secs_f64();
+            if progress.step == 1 {
+                (first, last) = (step.loss, step.loss);
+            }
+            last = 0.9 * last + 0.1 * step.loss;
+            if report(progress) == Control::Cancel {
+                return Err(EngineError::Cancelled("training"));
+            }
+        }
+        let adapter = peft::write(&self.model, &learner.weights)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let metrics = BTreeMap::from([
+            ("loss_first".to_owned(), first),
+            ("loss_last".to_owned(), last),
+            ("steps".to_owned(), f64::from(progress.step)),
+            ("tokens".to_owned(), progress.tokens as f64),
+            ("seconds".to_owned(), seconds),
+            ("tokens_per_s".to_owned(), progress.tokens as f64 / seconds.max(1e-9)),
+        ]);
+        Ok(Trained { adapter, metrics })
+    }
+}
+
+impl Trainer for LoraTrainer {
+    fn train(
+        &self,
+        job: &TrainJob,
+        progress: &mut dyn FnMut(TrainProgress) -> Control,
+    ) -> autoglm_domain::Result<Trained> {
+        Ok(self.run(job, progress)?)
+    }
+}
+
+fn planned_steps(hyper: &HyperParameters, examples: &[Encoded]) -> u32 {
+    if hyper.steps > 0 {
+        return hyper.steps;
+    }
+    let tokens: usize = examples.iter().map(|example| example.tokens.len()).sum();
+    let a_step = f64::from(hyper.batch_tokens.max(1)) * f64::from(hyper.accumulation.max(1));
+    (f64::from(hyper.passes) * tokens as f64 / a_step).ceil().max(1.0) as u32
+}
+
+/// Examples in random order, pass after pass.
+struct Order {
+    random: ChaCha8Rng,
+    pending: Vec<usize>,
+    examples: usize,
+}
+
+impl Order {
+    fn new(examples: usize, seed: u64) -> Self {
+        Self { random: ChaCha8Rng::seed_from_u64(seed ^ 0x0bde_0bde), pending: Vec::new(), examples }
+    }
+
+    /// Examples of about `tokens` tokens, at least one.
+    fn next_batch(&mut self, examples: &[Encoded], tokens: usize) -> Vec<usize> {
+        let (mut batch, mut taken) = (Vec::new(), 0);
+        loop {
+            if self.pending.is_empty() {
+                self.pending = (0..self.examples).collect();
+                self.pending.shuffle(&mut self.random);
+            }
+            let Some(&next) = self.pending.last() else { break };
+            let length = examples[next].tokens.len();
+            if !batch.is_empty() && taken + length > tokens {
+                break;
+            }
+            taken += length;
+            batch.push(next);
+            self.pending.pop();
+            if batch.len() >= self.examples {
+                break;
+            }
+        }
+        batch
+    }
+}
+
+/// Shares a batch out so that every shard has about as many tokens: longest first, to the lightest.
+fn split(examples: &[Encoded], batch: &[usize], shards: usize) -> Vec<PackedBatch> {
+    let mut parts = vec![PackedBatch::default(); shards.min(batch.len()).max(1)];
+    let mut by_length = batch.to_vec();
+    by_length.sort_by_key(|&at| std::cmp::Reverse(examples[at].tokens.len()));
+    for at in by_length {
+        let example = &examples[at];
+        let Some((_, inputs)) = example.tokens.split_last() else { continue };
+        let targets = (example.supervised..example.tokens.len())
+            .map(|next| (next - 1, example.tokens[next], example.weight));
+        if let Some(lightest) = parts.iter_mut().min_by_key(|part| part.tokens.len()) {
+            lightest.push(inputs, targets);
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples(lengths: &[usize]) -> Vec<Encoded> {
+        lengths.iter().map(|&n| Encoded { tokens: vec![1; n], supervised: 1, weight: 1.0 }).collect()
+    }
+
+    #[test]
+    fn every_example_comes_once_a_pass_and_batches_keep_to_their_size() {
+        let examples = examples(&[5, 3, 8, 2, 7, 4]);
+        let mut order = Order::new(examples.len(), 1);
+        let mut seen = Vec::new();
+        while seen.len() < 6 {
+            let batch = order.next_batch(&examples, 10);
+            assert!(batch.iter().map(|&at| examples[at].tokens.len()).sum::<usize>() <= 10);
+            seen.extend(batch);
+        }
+        seen.truncate(6);
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn shards_are_balanced_and_hold_everything() {
+        let examples = examples(&[9, 5, 5, 4, 3, 2]);
+        let parts = split(&examples, &[0, 1, 2, 3, 4, 5], 2);
+        let tokens: Vec<usize> = parts.iter().map(|part| part.tokens.len()).collect();
+        assert_eq!(tokens.iter().sum::<usize>(), 28 - 6);
+        assert!(tokens[0].abs_diff(tokens[1]) <= 2, "{tokens:?}");
+        assert_eq!(parts.iter().map(|part| part.sequences.len()).sum::<usize>(), 6);
+    }
+}
