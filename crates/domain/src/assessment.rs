@@ -70,8 +70,12 @@ pub struct Assessment {
     pub label: Label,
     /// Cosine similarity of answer and reference, where there is a reference.
     pub similarity: Option<f64>,
-    /// What accuracy was judged against; `None` where nothing outside the model spoke.
+    /// The text that accuracy was judged against; `None` where there is none, also where a verifier judged.
     pub reference: Option<Reference>,
+    /// How many pieces of feedback of the interaction it took into account. More in the store than this means
+    /// that some came in later, and that the interaction awaits another assessment.
+    #[serde(default)]
+    pub feedback_seen: u32,
     /// Name of the evaluator, e.g. `normalised_match`.
     pub evaluator: String,
     /// Its version.
@@ -82,6 +86,14 @@ pub struct Assessment {
     /// The pattern that a low score was put with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<PatternId>,
+}
+
+impl Assessment {
+    /// Whether accuracy was judged by something outside the model: there is a reference, or a score from a
+    /// verifier or from feedback.
+    pub fn is_judged(&self) -> bool {
+        self.reference.is_some() || self.scores.contains_key(dimension::ACCURACY)
+    }
 }
 
 /// A cluster of failures.

@@ -35,15 +35,16 @@ pub trait Store: Send + Sync {
     /// The latest `limit` interactions, newest first.
     async fn recent_interactions(&self, limit: usize) -> Result<Vec<InteractionRecord>>;
 
-    /// Up to `limit` interactions whose assessment is missing or older than their latest feedback, oldest
-    /// first.
+    /// Up to `limit` interactions that have no assessment, or more feedback than the latest one took into
+    /// account ([`Assessment::feedback_seen`]), oldest first. So feedback that comes in while an assessment is
+    /// being made is never passed over.
     async fn awaiting_assessment(&self, limit: usize) -> Result<Vec<InteractionRecord>>;
 
     /// How many interactions [`Store::awaiting_assessment`] would give without a limit.
     async fn assessment_lag(&self) -> Result<u64>;
 
-    /// The latest assessments of the last `limit` assessed interactions whose accuracy was judged against
-    /// something outside the model (`reference` is there), newest first.
+    /// Of the interactions whose latest assessment judged accuracy by something outside the model
+    /// ([`Assessment::is_judged`]), the last `limit` of these assessments, newest first.
     async fn recent_assessments(&self, limit: usize) -> Result<Vec<Assessment>>;
 
     /// Every experience with its amendments applied, oldest first.
