@@ -63,11 +63,15 @@ async fn journal(db: &mut SqliteConnection, record: &Prepared) -> Result<i64, Jo
 }
 
 async fn feedback(db: &mut SqliteConnection, seq: i64, it: &Feedback) -> Applied {
-    let interaction: Option<i64> =
-        sqlx::query_scalar("UPDATE interactions SET awaiting = 1 WHERE id = ? RETURNING seq")
-            .bind(it.interaction.to_string())
-            .fetch_optional(&mut *db)
-            .await?;
+    let interaction: Option<i64> = sqlx::query_scalar(
+        "UPDATE interactions SET
+                feedback_count = feedback_count + 1,
+                awaiting = feedback_seen IS NULL OR feedback_count + 1 > feedback_seen
+             WHERE id = ? RETURNING seq",
+    )
+    .bind(it.interaction.to_string())
+    .fetch_optional(&mut *db)
+    .await?;
     let interaction = interaction.ok_or_else(|| missing(noun(it.interaction), &it.interaction))?;
     let row = sqlx::query(
         "INSERT INTO feedback (seq, id, interaction_seq) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -76,12 +80,15 @@ async fn feedback(db: &mut SqliteConnection, seq: i64, it: &Feedback) -> Applied
 }
 
 async fn assessment(db: &mut SqliteConnection, seq: i64, it: &Assessment) -> Applied {
-    let judged = it.reference.is_some().then_some(seq);
+    let judged = it.is_judged().then_some(seq);
     let interaction: Option<i64> = sqlx::query_scalar(
-        "UPDATE interactions SET awaiting = 0, assessment_seq = ?, judged_seq = ? WHERE id = ? RETURNING seq",
+        "UPDATE interactions SET
+            assessment_seq = ?1, judged_seq = ?2, feedback_seen = ?3, awaiting = feedback_count > ?3
+         WHERE id = ?4 RETURNING seq",
     )
     .bind(seq)
     .bind(judged)
+    .bind(it.feedback_seen)
     .bind(it.interaction.to_string())
     .fetch_optional(&mut *db)
     .await?;

@@ -34,8 +34,9 @@ pub(crate) async fn run<S: Store>(fresh: impl AsyncFn() -> S) {
     what_is_spoken_of_must_be_there(&fresh().await).await;
     numbers_must_be_finite(&fresh().await).await;
     interactions_come_with_all_that_was_said(&fresh().await).await;
-    assessment_is_awaited_until_the_latest_feedback_is_in_it(&fresh().await).await;
-    recent_assessments_are_the_latest_with_a_reference(&fresh().await).await;
+    assessment_is_awaited_until_all_feedback_is_in_it(&fresh().await).await;
+    feedback_during_an_assessment_is_not_passed_over(&fresh().await).await;
+    recent_assessments_are_the_latest_that_were_judged(&fresh().await).await;
     experiences_are_amended_in_place(&fresh().await).await;
     patterns_runs_and_rollouts_are_replaced(&fresh().await).await;
     an_alias_moves_only_from_where_it_is(&fresh().await).await;
@@ -199,7 +200,7 @@ async fn awaited(store: &impl Store, limit: usize) -> Vec<InteractionId> {
     records.into_iter().map(|it| it.interaction.id).collect()
 }
 
-async fn assessment_is_awaited_until_the_latest_feedback_is_in_it(store: &impl Store) {
+async fn assessment_is_awaited_until_all_feedback_is_in_it(store: &impl Store) {
     store.append((1..=3).map(event::interaction).collect()).await.unwrap();
     assert_eq!(awaited(store, 10).await, [id(1), id(2), id(3)]);
     assert_eq!(awaited(store, 2).await, [id(1), id(2)]);
@@ -215,15 +216,33 @@ async fn assessment_is_awaited_until_the_latest_feedback_is_in_it(store: &impl S
     let first = store.awaiting_assessment(1).await.unwrap().remove(0);
     assert_eq!(first.feedback, vec![late]);
     assert_eq!(first.assessment, Some(samples::assessment(50, 1, false)));
-    store.append(vec![event::assessment(52, 1, true)]).await.unwrap();
+    store.append(vec![event::assessment_of(52, 1, 1)]).await.unwrap();
     assert_eq!(awaited(store, 10).await, [id(3)]);
     // Of refused feedback nothing is awaited.
     assert_eq!(refused(store, vec![event::feedback(1, 2)]).await, ErrorKind::Conflict);
     assert_eq!(awaited(store, 10).await, [id(3)]);
 }
 
-async fn recent_assessments_are_the_latest_with_a_reference(store: &impl Store) {
-    store.append((1..=4).map(event::interaction).collect()).await.unwrap();
+async fn feedback_during_an_assessment_is_not_passed_over(store: &impl Store) {
+    store.append(vec![event::interaction(1), event::feedback(1, 1)]).await.unwrap();
+    let read = store.awaiting_assessment(1).await.unwrap().remove(0);
+    // While it is being assessed, somebody else speaks.
+    store.append(vec![event::feedback(2, 1)]).await.unwrap();
+    let seen = u32::try_from(read.feedback.len()).unwrap();
+    store.append(vec![event::assessment_of(50, 1, seen)]).await.unwrap();
+    let again = store.awaiting_assessment(1).await.unwrap().remove(0);
+    assert_eq!(again.feedback, vec![samples::feedback(1, 1), samples::feedback(2, 1)]);
+    assert_eq!(store.assessment_lag().await, Ok(1));
+    store.append(vec![event::assessment_of(51, 1, 2)]).await.unwrap();
+    assert_eq!(awaited(store, 10).await, []);
+    // The latest assessment decides, also where an earlier one saw more.
+    store.append(vec![event::assessment_of(52, 1, 1)]).await.unwrap();
+    assert_eq!(awaited(store, 10).await, [id(1)]);
+}
+
+async fn recent_assessments_are_the_latest_that_were_judged(store: &impl Store) {
+    store.append((1..=5).map(event::interaction).collect()).await.unwrap();
+    let verified = Assessment { reference: None, ..samples::assessment(7, 5, true) };
     let assessments = vec![
         event::assessment(1, 1, true),
         event::assessment(2, 2, true),
@@ -231,9 +250,10 @@ async fn recent_assessments_are_the_latest_with_a_reference(store: &impl Store) 
         event::assessment(4, 4, true),
         event::assessment(5, 1, true),  // instead of 1
         event::assessment(6, 4, false), // instead of 4, and judged by nothing
+        Event::Assessment(verified.clone()),
     ];
     store.append(assessments).await.unwrap();
-    let recent = vec![samples::assessment(5, 1, true), samples::assessment(2, 2, true)];
+    let recent = vec![verified, samples::assessment(5, 1, true), samples::assessment(2, 2, true)];
     assert_eq!(store.recent_assessments(10).await.as_ref(), Ok(&recent));
     assert_eq!(store.recent_assessments(1).await.unwrap(), recent[..1]);
 }

@@ -3,7 +3,7 @@
 //! For each format `golden/vN.sqlite` is a database that autoglm of that time wrote, and `golden/vN.jsonl` are
 //! the events in it. A new format adds a pair: `AUTOGLM_WRITE_GOLDEN=vN cargo test -p autoglm-journal golden`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use autoglm_domain::*;
 use autoglm_journal::{Config, SqliteStore};
@@ -28,6 +28,9 @@ fn events() -> Vec<Event> {
         event::assessment(1, 1, true),
         event::assessment(2, 2, false),
         event::feedback(2, 2),
+        event::interaction(3),
+        event::feedback(3, 3),
+        event::assessment_of(3, 3, 1),
         event::pattern(1, 1),
         event::pattern(2, 3),
         event::pattern(1, 5),
@@ -65,14 +68,13 @@ async fn write_golden_when_asked_to() {
     db.close().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_file_of_the_first_format_still_reads() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("journal.sqlite");
-    std::fs::copy(golden("v1.sqlite"), &path).unwrap();
+/// Opens a copy of `format`'s file and holds what it says to a fold of the events that were written to it.
+async fn open(folder: &Path, format: &str) -> SqliteStore {
+    let path = folder.join("journal.sqlite");
+    std::fs::copy(golden(&format!("{format}.sqlite")), &path).unwrap();
     let store = SqliteStore::open(&path, Config::default()).await.unwrap();
 
-    let lines = std::fs::read_to_string(golden("v1.jsonl")).unwrap();
+    let lines = std::fs::read_to_string(golden(&format!("{format}.jsonl"))).unwrap();
     let written: Vec<RecordedEvent> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(store.events_after(0, 1000).await.as_ref(), Ok(&written));
     let naive = MemoryStore::default();
@@ -82,8 +84,28 @@ async fn a_file_of_the_first_format_still_reads() {
     // Said once more without the help of our own fold.
     let experience = store.experience(id(1)).await.unwrap();
     assert_eq!((experience.weight, experience.embedding), (0.7, vec![0.6, -0.8, 0.25]));
-    assert_eq!(store.assessment_lag().await, Ok(1));
     assert_eq!(store.aliases().await, Ok(vec![(Alias::champion(), VersionNumber(1))]));
-    store.append(vec![event::interaction(3)]).await.unwrap();
-    assert_eq!(store.events_after(17, 9).await.unwrap().len(), 1);
+    store
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_format_still_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "v1").await;
+    // Its assessments do not say what they saw: both interactions have feedback and are assessed once more.
+    assert_eq!(store.assessment_lag().await, Ok(2));
+    // Without a reference, but with a score for accuracy: judged, though the first format did not count it.
+    assert_eq!(store.recent_assessments(9).await.unwrap().len(), 2);
+    store.append(vec![event::interaction(3), event::assessment_of(3, 1, 1)]).await.unwrap();
+    assert_eq!(store.assessment_lag().await, Ok(2));
+    assert_eq!(store.events_after(17, 9).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_file_of_the_second_format_still_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "v2").await;
+    // Only the third assessment saw its feedback, and only the second was judged by nothing.
+    assert_eq!(store.assessment_lag().await, Ok(2));
+    assert_eq!(store.recent_assessments(9).await.unwrap().len(), 2);
 }

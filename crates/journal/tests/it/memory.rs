@@ -41,12 +41,6 @@ impl MemoryStore {
         interactions.into_iter().map(record).collect()
     }
 
-    fn awaits(&self, id: InteractionId) -> bool {
-        let said = self.positions(|event| matches!(event, Event::Feedback(it) if it.interaction == id));
-        let judged = self.positions(|event| matches!(event, Event::Assessment(it) if it.interaction == id));
-        judged.is_empty() || said.last() > judged.last()
-    }
-
     /// The latest of the records that share a key, in the order of their first.
     fn replaced<K: Ord, T: Clone>(&self, pick: impl Fn(&Event) -> Option<(K, T)>) -> Vec<T> {
         let mut places = BTreeMap::new();
@@ -137,7 +131,11 @@ impl Store for MemoryStore {
 
     async fn awaiting_assessment(&self, limit: usize) -> Result<Vec<InteractionRecord>> {
         let all = self.interactions().into_iter();
-        Ok(all.filter(|it| self.awaits(it.interaction.id)).take(limit).collect())
+        let awaits = |it: &InteractionRecord| match &it.assessment {
+            Some(latest) => it.feedback.len() as u64 > u64::from(latest.feedback_seen),
+            None => true,
+        };
+        Ok(all.filter(awaits).take(limit).collect())
     }
 
     async fn assessment_lag(&self) -> Result<u64> {
@@ -147,7 +145,7 @@ impl Store for MemoryStore {
     async fn recent_assessments(&self, limit: usize) -> Result<Vec<Assessment>> {
         let latest: Vec<_> = self.interactions().into_iter().filter_map(|it| it.assessment).collect();
         let mut judged = self.all(|event| match event {
-            Event::Assessment(it) if it.reference.is_some() && latest.contains(it) => Some(it.clone()),
+            Event::Assessment(it) if it.is_judged() && latest.contains(it) => Some(it.clone()),
             _ => None,
         });
         judged.reverse();

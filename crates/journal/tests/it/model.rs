@@ -31,9 +31,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 => (n.clone(), of.clone(), number()).prop_map(|(n, of, score)| {
             Event::Feedback(Feedback { score: Some(score), ..samples::feedback(n, of) })
         }),
-        3 => (n.clone(), of.clone(), any::<bool>(), number()).prop_map(|(n, of, judged, overall)| {
-            Event::Assessment(Assessment { overall, ..samples::assessment(n, of, judged) })
-        }),
+        3 => (n.clone(), of.clone(), any::<bool>(), 0_u32..4, number()).prop_map(
+            |(n, of, judged, feedback_seen, overall)| {
+                Event::Assessment(Assessment { overall, feedback_seen, ..samples::assessment(n, of, judged) })
+            }
+        ),
         2 => (of.clone(), 0_u64..5, vector()).prop_map(|(n, count, centroid)| {
             Event::Pattern(ErrorPattern { centroid, ..samples::pattern(n, count) })
         }),

@@ -51,17 +51,22 @@ pub(crate) fn feedback(n: u64, of: u64) -> Feedback {
     }
 }
 
+/// One that saw no feedback.
 pub(crate) fn assessment(n: u64, of: u64, judged: bool) -> Assessment {
     Assessment {
         id: id(n),
         interaction: id(of),
         at: at(n),
         version: VersionNumber(1),
-        scores: BTreeMap::from([(dimension::ACCURACY.to_owned(), 40.0)]),
+        scores: BTreeMap::from([
+            (dimension::LOGIC.to_owned(), 90.0),
+            (if judged { dimension::ACCURACY } else { dimension::SAFETY }.to_owned(), 40.0),
+        ]),
         overall: 40.0 + n as f64 / 3.0,
         label: Label::ReviseLogic,
         similarity: Some(0.1),
         reference: judged.then(|| Reference { text: "right".into(), source: ReferenceSource::Correction }),
+        feedback_seen: 0,
         evaluator: "normalised_match".into(),
         evaluator_version: "1".into(),
         findings: vec!["differs".into()],
@@ -192,6 +197,9 @@ pub(crate) mod event {
     }
     pub(crate) fn assessment(n: u64, of: u64, judged: bool) -> Event {
         Event::Assessment(super::assessment(n, of, judged))
+    }
+    pub(crate) fn assessment_of(n: u64, of: u64, feedback_seen: u32) -> Event {
+        Event::Assessment(Assessment { feedback_seen, ..super::assessment(n, of, true) })
     }
     pub(crate) fn pattern(n: u64, count: u64) -> Event {
         Event::Pattern(super::pattern(n, count))
