@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use autoglm_domain::{
     AnswerSource, Assessment, Clock, Embedder, Endpoint, ErrorKind, GenerationInput, GenerationRequest,
-    Generator, Id, IdSource, InteractionRecord, Label, Sampling, Timestamp, dimension,
+    Generator, Id, IdSource, InteractionRecord, Label, Sampling, dimension,
 };
 
 use crate::{
@@ -82,16 +82,6 @@ impl Evaluator {
     /// Judges one interaction. `Unavailable` when a port cannot answer now; a dimension that fails in another way
     /// is left out, with a finding. Asks the embedder on the calling thread.
     pub async fn assess(&self, record: &InteractionRecord) -> autoglm_domain::Result<Assessment> {
-        self.assess_at(record, self.clock.now()).await
-    }
-
-    /// [`Evaluator::assess`] with the time at which `record` was read: feedback that came in since is newer than
-    /// the assessment.
-    pub(crate) async fn assess_at(
-        &self,
-        record: &InteractionRecord,
-        read_at: Timestamp,
-    ) -> autoglm_domain::Result<Assessment> {
         let interaction = &record.interaction;
         let scale = &self.config.accuracy.feedback;
         let mut subject = Subject::new(record, opinion::weigh(&interaction.answer, &record.feedback, scale));
@@ -117,7 +107,7 @@ impl Evaluator {
         let decisive = judgements.iter().find(|(name, _)| *name == dimension::ACCURACY);
         let decisive =
             decisive.or_else(|| judgements.iter().find(|(_, judgement)| judgement.reference.is_some()));
-        let latest = record.feedback.iter().map(|feedback| feedback.at).max();
+        let (now, latest) = (self.clock.now(), record.feedback.iter().map(|feedback| feedback.at).max());
         let evaluator = decisive.map_or_else(|| UNVERIFIED.to_owned(), |(_, judgement)| judgement.by.clone());
         let (similarity, reference) = decisive
             .map(|(_, judgement)| (judgement.similarity, judgement.reference.clone()))
@@ -128,8 +118,8 @@ impl Evaluator {
         Ok(Assessment {
             id: Id::next(self.ids.as_ref()),
             interaction: interaction.id,
-            // A clock that was set back must not leave the feedback newer for ever.
-            at: latest.map_or(read_at, |latest| latest.max(read_at)),
+            // Also where the clock was set back, an assessment is not dated before what it saw.
+            at: latest.map_or(now, |latest| latest.max(now)),
             version: interaction.version,
             scores: judgements
                 .iter()
@@ -139,6 +129,7 @@ impl Evaluator {
             label,
             similarity,
             reference,
+            feedback_seen: u32::try_from(record.feedback.len()).unwrap_or(u32::MAX),
             evaluator,
             evaluator_version: env!("CARGO_PKG_VERSION").to_owned(),
             findings,

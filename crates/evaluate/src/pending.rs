@@ -34,14 +34,13 @@ impl Evaluator {
         patterns: &Patterns,
         limit: usize,
     ) -> Result<Batch> {
-        // Before the read: what is said in between is newer than the assessment and is looked at again.
-        let read_at = self.clock.now();
+        // What is said from here on is in none of these records: `feedback_seen` makes the store give them again.
         let waiting = store.awaiting_assessment(limit).await?;
         let mut patterns = patterns.clone();
         let mut assessments = Vec::with_capacity(waiting.len());
         let mut changed: BTreeMap<PatternId, ErrorPattern> = BTreeMap::new();
         for record in &waiting {
-            let assessed = match self.assess_at(record, read_at).await {
+            let assessed = match self.assess(record).await {
                 Ok(assessment) => self.follow(record, assessment, &mut patterns),
                 Err(error) => Err(error),
             };

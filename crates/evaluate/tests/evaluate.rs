@@ -337,6 +337,15 @@ fn an_assessment_is_never_older_than_the_feedback_it_saw() {
     assert_eq!(assess(&record).at, Timestamp(9_999));
 }
 
+#[test]
+fn an_assessment_says_how_much_feedback_it_saw() {
+    let mut record = record(1, "q", "a");
+    assert_eq!(assess(&record).feedback_seen, 0);
+    say(&mut record, 1, "ann", "+");
+    say(&mut record, 2, "bob", "b");
+    assert_eq!(assess(&record).feedback_seen, 2);
+}
+
 proptest! {
     #[test]
     fn any_text_is_judged_within_0_to_100(
