@@ -70,6 +70,7 @@ async fn a_grade_endorses_from_the_threshold_and_a_reference_vouches_once() {
         label: Label::ReviseLogic,
         similarity: None,
         reference: Some(Reference { text: "paris".into(), source: ReferenceSource::Given }),
+        feedback_seen: 0,
         evaluator: "normalised_match".into(),
         evaluator_version: "1".into(),
         findings: Vec::new(),
