@@ -1,6 +1,9 @@
 //! What is refused, and what a failing model takes down with it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use autoglm_domain::{
     Adapter, AdapterHost as _, ChatMessage, ErrorKind, GenerationInput, Generator as _, VersionNumber,
@@ -29,6 +32,27 @@ async fn a_failing_step_ends_its_sequences_and_no_others() {
         let after = request("on the mat", 0, 9);
         assert_eq!(engine.generate_all(after.clone()).await.unwrap(), reference(&after));
     }
+    is_idle(&engine);
+}
+
+#[tokio::test]
+async fn a_sequence_that_paused_survives_a_failing_step_of_the_others() {
+    let engine = engine(ServingConfig { event_buffer: 1, ..ServingConfig::default() });
+    engine.decoder().endless.store(true, Ordering::SeqCst);
+    let paused = engine.generate(request("the cat", 0, 40)).await.unwrap();
+    // Its events fill the buffer, and the thread comes to rest.
+    let steps = || engine.decoder().seen.steps.load(Ordering::SeqCst);
+    crate::eventually("the first pauses", || {
+        let before = steps();
+        std::thread::sleep(Duration::from_millis(50));
+        before > 0 && steps() == before
+    });
+    *engine.decoder().fault.lock() = Some(Fault::Error);
+    assert!(engine.generate_all(request("on the mat", 0, 5)).await.is_err());
+    let endless = HashDecoder::new(CODEC.tokenizer().vocab_size(), CONTEXT);
+    endless.endless.store(true, Ordering::SeqCst);
+    let expected = crate::reference_of(&endless, &request("the cat", 0, 40));
+    assert_eq!(collect(paused).await.unwrap(), expected);
     is_idle(&engine);
 }
 
