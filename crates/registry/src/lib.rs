@@ -3,7 +3,7 @@
 //! In come adapters with what made them ([`NewVersion`]) and moves of names; out go immutable
 //! [`ModelVersion`](autoglm_domain::ModelVersion)s with their lineage, adapters verified on every read,
 //! and, for each request, the version that an alias points at ([`Aliases::current`]). Nothing here knows
-//! how an adapter is applied or judged: [`scan`] looks at a file's form alone.
+//! how an adapter is applied or judged: [`scan()`] looks at a file's form alone.
 
 mod alias;
 mod artifacts;

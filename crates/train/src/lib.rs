@@ -1,7 +1,7 @@
 //! When to train and on what.
 //!
 //! In come observations of scores, experiences and error patterns; out comes the reason to train now
-//! ([`Triggers::due`]). In come experiences; out comes what to train on ([`plan`]), frozen under its content
+//! ([`Triggers::due`]). In come experiences; out comes what to train on ([`plan()`]), frozen under its content
 //! hash ([`Snapshot`]), and the record of a run from `planned` to its end ([`Runner`]). How an adapter is
 //! trained is the engine's, behind the `Trainer` port; what becomes of the result is the registry's and the
 //! gate's.
