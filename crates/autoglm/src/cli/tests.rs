@@ -1,0 +1,301 @@
+use std::sync::Arc;
+
+use autoglm_domain::{ErrorKind, ExperienceId, FeedbackId, InteractionId, RolloutId, TrainingRunId};
+use clap::CommandFactory as _;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::{
+    Cli,
+    fixture::{Ended, Fixture, command, uuid},
+};
+
+/// The help of a command and of all below it.
+fn help(command: &mut clap::Command, path: &str, text: &mut String) {
+    *text += &format!("==== {path}\n{}\n", command.render_help());
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|below| below.get_name().to_owned())
+        .filter(|name| name != "help")
+        .collect();
+    for name in names {
+        if let Some(below) = command.find_subcommand_mut(&name) {
+            help(below, &format!("{path} {name}"), text);
+        }
+    }
+}
+
+#[test]
+fn help_reads_well() {
+    let mut command = Cli::command();
+    command.build();
+    let mut text = String::new();
+    help(&mut command, "autoglm", &mut text);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_arguments_do_not_contradict_each_other() {
+    Cli::command().debug_assert();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings() {
+    let fixture = Fixture::new().await;
+    let mut text = String::new();
+    for arguments in [
+        &["versions", "list"][..],
+        &["versions", "show", "v1"],
+        &["versions", "diff", "v1", "v2"],
+        &["runs", "list"],
+        &["rollouts", "list"],
+        &["rollouts", "show", "v2"],
+        &["experiences", "list"],
+        &["experiences", "list", "--task", "banking", "--limit", "1"],
+        &["experiences", "export"],
+        &["patterns", "list"],
+    ] {
+        let ended = fixture.run(arguments).await;
+        assert_eq!(ended.error, None, "{arguments:?}");
+        text += &format!("$ autoglm {}\n{}\n", arguments.join(" "), ended.text());
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_listing_is_json_as_well() {
+    let fixture = Fixture::new().await;
+    for (arguments, length) in [
+        (&["versions", "list"][..], 2),
+        (&["runs", "list"], 3),
+        (&["rollouts", "list"], 2),
+        (&["experiences", "list"], 3),
+        (&["patterns", "list"], 1),
+    ] {
+        let ended = fixture.run(&[arguments, &["--json"]].concat()).await;
+        let list: Vec<serde_json::Value> = serde_json::from_str(&ended.out).unwrap();
+        assert_eq!((list.len(), ended.err.as_str()), (length, ""), "{arguments:?}");
+    }
+}
+
+fn answer(n: u64) -> String {
+    InteractionId::new(uuid(n)).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traces() {
+    let fixture = Fixture::new().await;
+    let ids = [
+        answer(3),
+        ExperienceId::new(uuid(1)).to_string(),
+        TrainingRunId::new(uuid(3)).to_string(),
+        RolloutId::new(uuid(2)).to_string(),
+    ];
+    let mut text = String::new();
+    for traced in &ids {
+        text += &format!("$ autoglm trace {traced}\n{}\n", fixture.run(&["trace", traced]).await.text());
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_leads_from_the_answer_to_the_feedback_behind_it() {
+    let fixture = Fixture::new().await;
+    let trace: Value =
+        serde_json::from_str(&fixture.run(&["trace", &answer(3), "--json"]).await.out).unwrap();
+    let at = |pointer: &str| trace.pointer(pointer).cloned().unwrap_or_default();
+    assert_eq!(at("/answer/interaction/version"), 1);
+    assert_eq!(at("/versions/0/number"), 1);
+    assert_eq!(at("/versions/0/made_by/id"), TrainingRunId::new(uuid(1)).to_string());
+    assert_eq!(at("/versions/0/moves/0/by"), "gate");
+    assert_eq!(at("/learned_from/count"), 1);
+    assert_eq!(at("/learned_from/experiences/0/behind/feedback/0/correction"), "balance");
+    // Feedback leads to the answer that it speaks of.
+    let said: Value = serde_json::from_str(
+        &fixture.run(&["trace", &FeedbackId::new(uuid(1)).to_string(), "--json"]).await.out,
+    )
+    .unwrap();
+    assert_eq!(said.pointer("/answer/interaction/id"), Some(&answer(1).into()));
+    assert_eq!(said.pointer("/versions"), Some(&Value::Array(Vec::new())));
+    // The second version holds both experiences; `--all` shows both, the nearer first where something was asked.
+    let all: Value =
+        serde_json::from_str(&fixture.run(&["trace", "v2", "--all", "--json"]).await.out).unwrap();
+    assert_eq!(all.pointer("/learned_from/experiences").and_then(Value::as_array).map(Vec::len), Some(2));
+    assert_eq!(all.pointer("/versions/0/new"), Some(&1.into()));
+    assert_eq!(all.pointer("/versions/0/replayed"), Some(&1.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promotion_and_rollback_move_the_pointer() {
+    let fixture = Fixture::new().await;
+    // v2's adapter holds NaN: it never answers, whoever asks.
+    let damaged = fixture.run(&["versions", "promote", "v2"]).await.error.unwrap();
+    assert_eq!(damaged.kind, ErrorKind::Invalid);
+    assert!(damaged.message.starts_with("v2 did not pass the scan: "), "{}", damaged.message);
+    let again = fixture.run(&["versions", "promote", "v1"]).await.error.unwrap();
+    assert_eq!(again.kind, ErrorKind::Conflict);
+    let back = fixture.run(&["versions", "rollback", "--reason", "worse"]).await;
+    assert_eq!((back.out.as_str(), back.error), ("champion: v1 -> v0\n", None));
+    let forth = fixture.run(&["versions", "promote", "v1", "--json"]).await;
+    let moved: Value = serde_json::from_str(&forth.out).unwrap();
+    assert_eq!((moved.get("from"), moved.get("to")), (Some(&0.into()), Some(&1.into())));
+    let staged = fixture.run(&["versions", "promote", "v1", "--alias", "staging"]).await;
+    assert_eq!(staged.out, "staging: v0 -> v1\n");
+    let to_base = fixture.run(&["versions", "rollback", "base"]).await;
+    assert_eq!(to_base.out, "champion: v1 -> v0\n");
+    let shown = fixture.run(&["trace", "v1", "--json"]).await;
+    let trace: Value = serde_json::from_str(&shown.out).unwrap();
+    let reasons: Vec<&str> = trace
+        .pointer("/versions/0/moves")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|step| step.get("reason").and_then(Value::as_str))
+        .collect();
+    assert!(reasons.contains(&"rollback: worse"), "{reasons:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_exported_as_a_peft_folder() {
+    let fixture = Fixture::new().await;
+    let folder = fixture.path("v1");
+    let folder = folder.to_str().unwrap();
+    let ended = fixture.run(&["versions", "export", "v1", folder]).await;
+    assert_eq!(ended.error, None);
+    assert!(fixture.path("v1/adapter_model.safetensors").is_file());
+    let taken = fixture.run(&["versions", "export", "v1", folder]).await.error.unwrap();
+    assert_eq!(taken.kind, ErrorKind::Conflict);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn export_writes_what_the_memory_reads() {
+    let fixture = Fixture::new().await;
+    let file = fixture.path("experiences.jsonl");
+    let ended = fixture.run(&["experiences", "export", file.to_str().unwrap()]).await;
+    assert_eq!((ended.out.as_str(), ended.err.as_str()), ("", "3 experiences exported\n"));
+    let text = std::fs::read_to_string(file).unwrap();
+    for line in text.lines() {
+        let mut value: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(value.get("embedding"), None);
+        value["embedding"] = Value::Array(Vec::new());
+        serde_json::from_value::<autoglm_domain::Experience>(value).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors() {
+    let fixture = Fixture::new().await;
+    let mut text = String::new();
+    for arguments in [
+        &["versions", "show", "v9"][..],
+        &["versions", "show", "v0"],
+        &["versions", "show", "nonsense"],
+        &["versions", "export", "base", "x"],
+        &["rollouts", "show", "roll_1"],
+        &["trace", "chatcmpl-1"],
+        &["trace", &answer(99)],
+        &["trace", &FeedbackId::new(uuid(99)).to_string()],
+        &["trace", "nobody"],
+        &["runs", "list", "--set", "memory.recal=off"],
+    ] {
+        let Ended { error, .. } = fixture.run(arguments).await;
+        let error = error.unwrap();
+        text += &format!("$ autoglm {}\n{:?}: {}\n", arguments.join(" "), error.kind, error.message);
+        text += &error.hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+        text.push('\n');
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_makes_no_data_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("none");
+    let data = data.to_str().unwrap();
+    for arguments in [&["versions", "list"][..], &["versions", "promote", "v1"], &["trace", "v1"]] {
+        let all = [&["autoglm"], arguments, &["--data-dir", data]].concat();
+        let error = command(&all).await.error.unwrap();
+        assert_eq!(error.kind, ErrorKind::NotFound, "{arguments:?}");
+    }
+    assert!(!std::path::Path::new(data).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_server_train_and_chat_say_so() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = format!("127.0.0.1:{port}");
+    for arguments in [&["train"][..], &["chat", "hello"]] {
+        let error = command(&[&["autoglm"], arguments, &["--server", &server]].concat()).await.error.unwrap();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert_eq!(error.message, format!("no server answers at http://{server}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chat_prints_the_answer_as_it_comes_and_remarks_on_stderr() {
+    let server = Canned::start().await;
+    let ended = command(&["autoglm", "chat", "hello", "--server", &server.url, "--task", "greeting"]).await;
+    assert_eq!(ended.error, None);
+    assert_eq!(ended.out, "good day\n");
+    assert_eq!(ended.err, "v3  chatcmpl-7  from memory\n");
+    let asked = server.asked();
+    assert_eq!(asked.pointer("/messages/0/content"), Some(&"hello".into()));
+    assert_eq!(asked.pointer("/metadata/task"), Some(&"greeting".into()));
+    assert_eq!(asked.get("stream"), Some(&true.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn train_waits_for_the_end_of_the_run() {
+    let server = Canned::start().await;
+    let begun = command(&["autoglm", "train", "--server", &server.url, "--reason", "because"]).await;
+    assert_eq!(begun.out, "run_1\n");
+    assert_eq!(server.asked().get("reason"), Some(&"because".into()));
+    let ended = command(&["autoglm", "train", "--server", &server.url, "--wait"]).await;
+    assert_eq!((ended.out.as_str(), ended.error), ("v4\n", None));
+}
+
+/// A server that always says the same.
+struct Canned {
+    url: String,
+    asked: Arc<Mutex<Value>>,
+}
+
+impl Canned {
+    async fn start() -> Self {
+        use axum::{
+            Json, Router,
+            routing::{get, post},
+        };
+        const STREAM: &str = concat!(
+            r#"data: {"id":"chatcmpl-7","choices":[{"index":0,"delta":{"content":""},"autoglm":{"id":"chatcmpl-7","version":"v3","source":{"kind":"memory"}}}]}"#,
+            "\n\n",
+            r#"data: {"id":"chatcmpl-7","choices":[{"index":0,"delta":{"content":"good "}}]}"#,
+            "\n\n",
+            r#"data: {"id":"chatcmpl-7","choices":[{"index":0,"delta":{"content":"day"}}]}"#,
+            "\n\ndata: [DONE]\n\n"
+        );
+        let asked = Arc::new(Mutex::new(Value::Null));
+        let (chat, train) = (Arc::clone(&asked), Arc::clone(&asked));
+        let router = Router::new()
+            .route("/v1/chat/completions", post(async move |Json(body): Json<Value>| {
+                *chat.lock() = body;
+                STREAM
+            }))
+            .route("/v1/autoglm/train", post(async move |Json(body): Json<Value>| {
+                *train.lock() = body;
+                Json(json!({"id": "run_1"}))
+            }))
+            .route("/v1/autoglm/status", get(async || {
+                Json(json!({"runs": [{"id": "run_0", "state": "failed"}, {"id": "run_1", "state": "succeeded", "version": 4}]}))
+            }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, asked }
+    }
+
+    fn asked(&self) -> Value {
+        self.asked.lock().clone()
+    }
+}

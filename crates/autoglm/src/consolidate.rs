@@ -1,0 +1,175 @@
+//! One turn of learning: from what is remembered to a version with a verdict.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use autoglm_domain::{
+    AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, RunState,
+    Store as _, Timestamp, Trigger, Verdict, VersionNumber,
+};
+use autoglm_registry::NewVersion;
+use autoglm_rollout::{Finished, Gate, NormalisedMatch, Scorer, Suites, promote_champion};
+use autoglm_train::{Budget, Plan, RunRequest};
+
+use crate::{learning_loop::champion, node::Parts};
+
+/// A plan with the version that it starts from.
+pub(crate) struct Consolidation {
+    trigger: Trigger,
+    parent: VersionNumber,
+    plan: Plan,
+    seed: u64,
+    note: Option<String>,
+}
+
+impl Consolidation {
+    /// New experiences with replay, on top of the champion.
+    pub(crate) async fn plan(parts: &Parts, trigger: Trigger) -> Result<Self> {
+        let parent = champion(parts);
+        let learned = autoglm_train::learned_by(&*parts.store, &*parts.artifacts, parent).await?;
+        let pool = parts.memory.training_pool().iter().map(|experience| (**experience).clone()).collect();
+        let (new, replayable) = autoglm_train::divide(pool, &learned);
+        let seed = parts.ids.next_uuid().as_u64_pair().1;
+        let plan = autoglm_train::plan(new, replayable, &parts.settings.train.plan, seed)?;
+        Ok(Self { trigger, parent, plan, seed, note: None })
+    }
+
+    /// The same with other examples, as a person would submit a candidate of their own.
+    pub(crate) fn of(parent: VersionNumber, plan: Plan, seed: u64, note: &str) -> Self {
+        Self { trigger: Trigger::Manual, parent, plan, seed, note: Some(note.to_owned()) }
+    }
+
+    /// Trains, registers the result together with the end of its run, and makes it resident.
+    pub(crate) async fn run(&self, parts: &Parts) -> Result<ModelVersion> {
+        self.run_for(parts, &parts.settings.train.budget).await
+    }
+
+    /// [`Consolidation::run`] within another budget.
+    pub(crate) async fn run_for(&self, parts: &Parts, budget: &Budget) -> Result<ModelVersion> {
+        let runs = parts.store.runs().await?;
+        let hyper =
+            autoglm_train::fill(&parts.settings.train.hyper, budget, &self.plan, Budget::speed(&runs));
+        let request = RunRequest {
+            trigger: self.trigger.clone(),
+            base: parts.model.hash(),
+            parent: self.parent,
+            parent_adapter: parts.registry.adapter(self.parent).await?,
+            plan: self.plan.clone(),
+            hyper: hyper.clone(),
+            seed: self.seed,
+        };
+        let finished = parts.runner.run(request, Arc::clone(&parts.trainer)).await?;
+        let run = finished.run;
+        let new = NewVersion {
+            adapter: finished.trained.adapter.clone(),
+            parent: self.parent,
+            run: Some(run.id),
+            base: parts.model.hash(),
+            snapshot: Some(run.snapshot),
+            hyper: Some(hyper),
+            metrics: run.metrics.clone(),
+            note: self.note.clone(),
+        };
+        let registered = parts
+            .registry
+            .register_with(new, |version| {
+                vec![Event::Run(Box::new(parts.runner.succeeded(&run, version.number)))]
+            })
+            .await;
+        match registered {
+            Ok(version) => {
+                parts.residents.make_room(parts);
+                parts.engine.load(version.number, &finished.trained.adapter)?;
+                Ok(version)
+            }
+            Err(error) => {
+                parts.runner.fail(&run, &error.to_string()).await?;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Puts the version through the gate; a verdict to promote has moved the alias when this returns.
+    pub(crate) async fn prove(&self, parts: &Arc<Parts>, candidate: VersionNumber) -> Result<Verdict> {
+        prove(parts, candidate, self.seed).await
+    }
+}
+
+/// Puts `candidate` through the gate against the champion, again where the champion moved meanwhile.
+pub(crate) async fn prove(parts: &Arc<Parts>, candidate: VersionNumber, seed: u64) -> Result<Verdict> {
+    loop {
+        let champion = champion(parts);
+        let scan = parts.registry.scan(candidate).await?;
+        let suites = suites(parts, champion).await?;
+        let stage = parts.rollouts.begin(candidate, champion).await?;
+        let scorer = AnswerScorer { embedder: Arc::clone(&parts.embedder) };
+        let gate = Gate {
+            generator: &*parts.engine,
+            scorer: &scorer,
+            cache: &parts.answers,
+            clock: &*parts.clock,
+            config: &parts.settings.rollout,
+        };
+        match parts.rollouts.run(stage, gate, &suites, &scan, seed, promote_champion).await? {
+            Finished::Decided(decided) => {
+                parts.residents.follow(parts).await?;
+                if decided.verdict.outcome != Outcome::Promote {
+                    parts.engine.unload(candidate);
+                }
+                tracing::info!(%candidate, %champion, outcome = ?decided.verdict.outcome, "{}", decided.verdict.reason);
+                return Ok(decided.verdict);
+            }
+            Finished::Overtaken(_) => parts.registry.refresh().await?,
+        }
+    }
+}
+
+/// Held-out experiences: those that came after the champion's data are what is new.
+async fn suites(parts: &Parts, champion: VersionNumber) -> Result<Suites> {
+    let learned_until = learned_until(parts, champion).await?;
+    let held_out: Vec<Experience> =
+        parts.memory.held_out().into_values().flatten().map(|experience| (*experience).clone()).collect();
+    let new: BTreeSet<_> = held_out
+        .iter()
+        .filter(|experience| experience.at > learned_until)
+        .map(|experience| experience.id)
+        .collect();
+    Ok(Suites::split(held_out, |experience| new.contains(&experience.id)))
+}
+
+/// When the data that `version` learned from was taken; the beginning of time for the base model.
+async fn learned_until(parts: &Parts, version: VersionNumber) -> Result<Timestamp> {
+    let runs = parts.store.runs().await?;
+    let made =
+        runs.iter().filter(|run| matches!(run.state, RunState::Succeeded { version: v } if v == version));
+    Ok(made.map(|run| run.at).max().unwrap_or(Timestamp(i64::MIN)))
+}
+
+/// Words up to which a target is a label, which is right or wrong.
+const LABEL_WORDS: usize = 8;
+
+/// Labels are compared, longer answers graded by meaning with the thresholds of the assessments.
+struct AnswerScorer {
+    embedder: Arc<dyn Embedder>,
+}
+
+impl Scorer for AnswerScorer {
+    fn score(&self, experience: &Experience, answer: &str) -> f64 {
+        let exact = NormalisedMatch.score(experience, answer);
+        if exact >= 1.0 || experience.target.split_whitespace().count() <= LABEL_WORDS {
+            return exact;
+        }
+        match self.embedder.embed(&[&experience.target, answer]).as_deref() {
+            Ok([target, answer]) => {
+                let cosine: f32 = target.iter().zip(answer).map(|(a, b)| a * b).sum();
+                if cosine > 0.85 {
+                    0.9
+                } else if cosine > 0.6 {
+                    0.7
+                } else {
+                    0.4
+                }
+            }
+            _ => 0.0,
+        }
+    }
+}

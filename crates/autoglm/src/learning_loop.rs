@@ -1,0 +1,170 @@
+//! The loop: what is answered is assessed, what is verified is remembered, what is remembered is learned, what
+//! was learned is proven, and only what was proven answers.
+//!
+//! Two tasks run it beside serving. One assesses and remembers as feedback comes in; the other trains when a
+//! trigger fires and puts the result through the gate. Both sleep until a bell rings or a moment has passed,
+//! and both go on after a restart from what the store says.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use autoglm_domain::{Alias, Event, ModelVersion, Result, Store as _, Trigger, VersionNumber};
+use tokio::sync::Notify;
+
+use crate::{consolidate::Consolidation, node::Parts};
+
+/// How many answers are assessed at a time.
+const ASSESS_BATCH: usize = 128;
+/// Longest sleep of the loop without a bell.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The loop's bells and what it is doing.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    recorded: Notify,
+    requested: Notify,
+    wanted: AtomicBool,
+    working: AtomicUsize,
+}
+
+impl Signals {
+    /// An answer or feedback was recorded.
+    pub(crate) fn recorded(&self) {
+        self.recorded.notify_one();
+    }
+
+    /// Somebody wants a training run; it counts as pending from now on.
+    pub(crate) fn request(&self) {
+        self.wanted.store(true, Ordering::SeqCst);
+        self.requested.notify_one();
+    }
+
+    /// Whether a run or a rollout is under way or asked for.
+    pub(crate) fn busy(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) || self.working.load(Ordering::SeqCst) > 0
+    }
+
+    /// Marks work as under way until the guard is dropped.
+    pub(crate) fn work(self: &Arc<Self>) -> Working {
+        self.working.fetch_add(1, Ordering::SeqCst);
+        Working(Arc::clone(self))
+    }
+}
+
+/// Work under way.
+pub(crate) struct Working(Arc<Signals>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.working.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Assesses and remembers until the task is dropped.
+pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
+    let mut patterns = parts.evaluator.patterns(parts.store.patterns().await.unwrap_or_default());
+    loop {
+        let batch = match parts.evaluator.assess_pending(&*parts.store, &patterns, ASSESS_BATCH).await {
+            Ok(batch) => batch,
+            Err(error) => {
+                tracing::warn!(%error, "assessing has to wait");
+                tokio::time::sleep(TICK).await;
+                continue;
+            }
+        };
+        if batch.events.is_empty() {
+            let _ = tokio::time::timeout(TICK, parts.signals.recorded.notified()).await;
+            continue;
+        }
+        // Remembered first: if the process ends in between, the answers are assessed again and remembering them
+        // again changes nothing.
+        match async {
+            remember(&parts, &batch.events).await?;
+            parts.store.append(batch.events).await
+        }
+        .await
+        {
+            Ok(()) => patterns = batch.patterns,
+            Err(error) => {
+                tracing::warn!(%error, "assessments could not be recorded and will be made again");
+                tokio::time::sleep(TICK).await;
+            }
+        }
+    }
+}
+
+/// What of the assessed answers was verified enters the memory.
+async fn remember(parts: &Parts, events: &[Event]) -> Result<()> {
+    let mut records = Vec::new();
+    for event in events {
+        let Event::Assessment(assessment) = event else { continue };
+        if assessment.feedback_seen == 0 && assessment.reference.is_none() {
+            continue;
+        }
+        let mut record = parts.store.interaction(assessment.interaction).await?;
+        record.assessment = Some(assessment.clone());
+        records.push(record);
+    }
+    parts.memory.remember_all(&records).await?;
+    Ok(())
+}
+
+/// Trains when a trigger fires, and lets the gate judge what came out, until the task is dropped.
+pub(crate) async fn learn(parts: Arc<Parts>) {
+    let mut observer = autoglm_train::Observer::new(&parts.settings.train.triggers, parts.clock.now());
+    loop {
+        let _ = tokio::time::timeout(TICK, parts.signals.requested.notified()).await;
+        if let Err(error) = parts.residents.follow(&parts).await {
+            tracing::warn!(%error, "an alias could not be followed");
+        }
+        let working = parts.signals.work();
+        let wanted = parts.signals.wanted.swap(false, Ordering::SeqCst);
+        match due(&parts, &mut observer, wanted).await {
+            Ok(Some(trigger)) => {
+                if let Err(error) = learn_once(&parts, trigger).await {
+                    tracing::warn!(%error, "nothing was learned");
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the triggers could not be observed"),
+        }
+        drop(working);
+    }
+}
+
+/// One turn: plan, run, register, begin, judge, and promote or not.
+async fn learn_once(parts: &Arc<Parts>, trigger: Trigger) -> Result<()> {
+    let consolidation = Consolidation::plan(parts, trigger).await?;
+    let version: ModelVersion = consolidation.run(parts).await?;
+    consolidation.prove(parts, version.number).await?;
+    Ok(())
+}
+
+async fn due(
+    parts: &Parts,
+    observer: &mut autoglm_train::Observer,
+    requested: bool,
+) -> Result<Option<Trigger>> {
+    let config = parts.triggers.config();
+    let experiences_at: Vec<_> =
+        parts.memory.training_pool().iter().map(|experience| experience.at).collect();
+    let observation = observer.observe(autoglm_train::Seen {
+        now: parts.clock.now(),
+        requested,
+        assessments: &parts.store.recent_assessments(config.score_window).await?,
+        runs: &parts.store.runs().await?,
+        patterns: &parts.store.patterns().await?,
+        experiences_at: &experiences_at,
+    });
+    Ok(parts.triggers.due(&observation))
+}
+
+/// The version that answers users.
+pub(crate) fn champion(parts: &Parts) -> VersionNumber {
+    parts.registry.aliases().current(&Alias::champion())
+}

@@ -1,0 +1,259 @@
+//! A whole autoglm in one process: everything opened, wired, served and closed.
+
+mod aliases;
+mod orders;
+mod recall;
+mod residents;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use autoglm_domain::{
+    ArtifactStore, Clock, Embedder, Error, Generator, IdSource, InteractionId, Result, Store, SystemClock,
+    SystemIds, Trainer,
+};
+use autoglm_engine::{Courtesy, LoraTrainer, Model, ModelEmbedder, ServingEngine, TextCodec};
+use autoglm_evaluate::Evaluator;
+use autoglm_gateway::{Gateway, MetricsPage};
+use autoglm_journal::SqliteStore;
+use autoglm_memory::Memory;
+use autoglm_registry::{ObjectArtifacts, Registry};
+use autoglm_rollout::{AnswerCache, RolloutRunner};
+use autoglm_train::{Runner, Triggers};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub(crate) use self::residents::Residents;
+pub(crate) use crate::demo_run::demo_run;
+use crate::{
+    learning_loop::{self, Signals},
+    settings::Settings,
+    starter,
+};
+
+/// How long answers under way may take once the engine is told to stop.
+const ENGINE_GRACE: Duration = Duration::from_secs(5);
+
+/// Everything that the loop works with.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) artifacts: Arc<dyn ArtifactStore>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) model: Arc<Model>,
+    pub(crate) model_name: String,
+    pub(crate) engine: Arc<ServingEngine<Model>>,
+    pub(crate) embedder: Arc<dyn Embedder>,
+    pub(crate) evaluator: Evaluator,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) trainer: Arc<dyn Trainer>,
+    pub(crate) triggers: Triggers,
+    pub(crate) runner: Runner,
+    pub(crate) rollouts: RolloutRunner,
+    pub(crate) answers: AnswerCache,
+    pub(crate) residents: Residents,
+    pub(crate) signals: Arc<Signals>,
+}
+
+/// A running autoglm.
+pub(crate) struct Node {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) memory: Arc<Memory>,
+    parts: Arc<Parts>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Opens the data directory and the model, mends what a crash left, and starts the loop.
+    ///
+    /// # Errors
+    /// Whatever stands in the way: a damaged or newer database, a model that cannot be read, a champion that was
+    /// trained on another base model.
+    pub(crate) async fn open(settings: &Settings) -> Result<Arc<Self>> {
+        let parts = Arc::new(open_parts(settings.clone()).await?);
+        recover(&parts).await?;
+        let tasks = vec![
+            tokio::spawn(learning_loop::assess_and_remember(Arc::clone(&parts))),
+            tokio::spawn(learning_loop::learn(Arc::clone(&parts))),
+            tokio::spawn(gauges(Arc::clone(&parts))),
+        ];
+        let (registry, memory) = (Arc::clone(&parts.registry), Arc::clone(&parts.memory));
+        Ok(Arc::new(Self { registry, memory, parts, tasks }))
+    }
+
+    /// What the loop works with.
+    pub(crate) fn parts(&self) -> &Arc<Parts> {
+        &self.parts
+    }
+
+    /// Answers on `listener` until `shutdown`; answers on their way are finished first.
+    pub(crate) async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<()> {
+        let parts = &self.parts;
+        let gateway = Gateway {
+            config: parts.settings.server.clone(),
+            generator: Arc::clone(&parts.engine) as Arc<dyn Generator>,
+            embedder: Arc::clone(&parts.embedder),
+            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            clock: Arc::clone(&parts.clock),
+            ids: Arc::clone(&parts.ids),
+            aliases: Arc::new(aliases::Names(Arc::clone(parts))),
+            recall: Arc::new(recall::FromMemory(Arc::clone(&parts.memory))),
+            observer: Arc::new(Bell(Arc::clone(&parts.signals))),
+            admin: Arc::new(orders::Orders(Arc::clone(parts))),
+            metrics: MetricsPage::install().map_err(Error::from)?,
+        };
+        gateway.serve(listener, shutdown).await.map_err(Error::from)
+    }
+
+    /// Stops the loop, lets the engine finish, and closes the store. What was cut short is found and mended at
+    /// the next start.
+    pub(crate) async fn close(&self) {
+        self.parts.runner.cancel(None, "the server was stopped");
+        for task in &self.tasks {
+            task.abort();
+        }
+        let engine = Arc::clone(&self.parts.engine);
+        let stopped = tokio::task::spawn_blocking(move || engine.shutdown(ENGINE_GRACE)).await;
+        if let Err(error) = stopped {
+            tracing::warn!(%error, "the engine did not stop in order");
+        }
+        if let Err(error) = self.parts.store.close().await {
+            tracing::warn!(%error, "the store did not close in order");
+        }
+    }
+}
+
+async fn open_parts(settings: Settings) -> Result<Parts> {
+    let data = settings.store.data_dir.clone();
+    std::fs::create_dir_all(&data).map_err(|error| {
+        Error::unavailable(format!("the data directory `{}` cannot be made: {error}", data.display()))
+            .with_hint("choose another with --data-dir")
+    })?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
+    let store =
+        SqliteStore::open(settings.database(), settings.journal.clone()).await.map_err(Error::from)?;
+    let store = Arc::new(store);
+    let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
+    let objects = ObjectArtifacts::open(&settings.registry, &data).map_err(Error::from)?;
+    objects.sweep().await.map_err(Error::from)?;
+    let artifacts: Arc<dyn ArtifactStore> = Arc::new(objects);
+    let registry =
+        Registry::open(Arc::clone(&shared), Arc::clone(&artifacts), Arc::clone(&clock), &settings.registry);
+    let registry = Arc::new(registry.await.map_err(Error::from)?);
+
+    let folder = starter::resolve(&settings)?;
+    let model_name = starter::name(&settings);
+    let (model, codec) = load_model(folder, Arc::clone(&clock)).await?;
+    let mut serving = settings.engine.serving.clone();
+    serving.seed ^= ids.next_uuid().as_u64_pair().1;
+    let engine = Arc::new(ServingEngine::start(Arc::clone(&model), codec.clone(), &serving)?);
+    let embedder: Arc<dyn Embedder> = Arc::new(ModelEmbedder::new(Arc::clone(&model), codec.clone())?);
+    let courtesy = Courtesy { serving: engine.busy(), longest_wait_ms: settings.engine.longest_wait_ms };
+    let trainer = LoraTrainer::new(Arc::clone(&model), codec, settings.engine.threads(), courtesy)?;
+    let memory = Memory::open(
+        Arc::clone(&shared),
+        Arc::clone(&embedder),
+        Arc::clone(&clock),
+        Arc::clone(&ids),
+        settings.memory.clone(),
+    );
+    let evaluator = Evaluator::new(
+        settings.evaluate.clone(),
+        Arc::clone(&embedder),
+        Some(Arc::clone(&engine) as Arc<dyn Generator>),
+        Arc::clone(&clock),
+        Arc::clone(&ids),
+    );
+    settings.rollout.check().map_err(Error::from)?;
+    Ok(Parts {
+        memory: Arc::new(memory.await.map_err(Error::from)?),
+        evaluator: evaluator.map_err(Error::from)?,
+        triggers: Triggers::new(settings.train.triggers.clone()).map_err(Error::from)?,
+        runner: Runner::new(
+            Arc::clone(&shared),
+            Arc::clone(&artifacts),
+            Arc::clone(&clock),
+            Arc::clone(&ids),
+        ),
+        rollouts: RolloutRunner::new(shared, Arc::clone(&clock), Arc::clone(&ids)),
+        trainer: Arc::new(trainer),
+        answers: AnswerCache::default(),
+        residents: Residents::default(),
+        signals: Arc::default(),
+        settings,
+        clock,
+        ids,
+        store,
+        artifacts,
+        registry,
+        model,
+        model_name,
+        engine,
+        embedder,
+    })
+}
+
+/// Reads a model on a thread that may block.
+async fn load_model(folder: std::path::PathBuf, clock: Arc<dyn Clock>) -> Result<(Arc<Model>, TextCodec)> {
+    let load = move || -> Result<(Arc<Model>, TextCodec)> {
+        let model = Model::load(&folder)?;
+        let codec = TextCodec::load(&folder, model.config(), clock)?;
+        Ok((Arc::new(model), codec))
+    };
+    tokio::task::spawn_blocking(load)
+        .await
+        .map_err(|error| Error::internal(format!("the model could not be loaded: {error}")))?
+}
+
+/// Ends what a crash left open, makes every version that an alias names resident, and lets rollouts that were cut
+/// short start again.
+async fn recover(parts: &Arc<Parts>) -> Result<()> {
+    parts.runner.recover().await.map_err(Error::from)?;
+    let unfinished = parts.rollouts.recover().await.map_err(Error::from)?;
+    parts.residents.follow(parts).await?;
+    for rollout in unfinished {
+        tracing::info!(candidate = %rollout.candidate, "a rollout was cut short and begins again");
+        let parts = Arc::clone(parts);
+        let working = parts.signals.work();
+        tokio::spawn(async move {
+            let _working = working;
+            if let Err(error) = residents::restart(&parts, rollout.candidate).await {
+                tracing::warn!(%error, candidate = %rollout.candidate, "a rollout could not begin again");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Figures of the loop for `/metrics`.
+async fn gauges(parts: Arc<Parts>) {
+    loop {
+        if let Ok(lag) = parts.store.assessment_lag().await {
+            metrics::gauge!("autoglm_assessment_lag").set(lag as f64);
+        }
+        let stats = parts.memory.stats();
+        metrics::gauge!("autoglm_experiences").set(stats.experiences as f64);
+        metrics::gauge!("autoglm_champion_version").set(learning_loop::champion(&parts).0 as f64);
+        metrics::gauge!("autoglm_engine_queue").set(parts.engine.queued() as f64);
+        metrics::gauge!("autoglm_learning").set(f64::from(u8::from(parts.signals.busy())));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+/// Wakes the loop when something was recorded.
+struct Bell(Arc<Signals>);
+
+impl autoglm_gateway::Observer for Bell {
+    fn interaction(&self, _id: InteractionId) {
+        self.0.recorded();
+    }
+
+    fn feedback(&self, _feedback: &autoglm_domain::Feedback) {
+        self.0.recorded();
+    }
+}

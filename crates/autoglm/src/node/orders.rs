@@ -1,0 +1,88 @@
+//! What a person may order through the admin API.
+
+use std::{sync::Arc, time::Duration};
+
+use autoglm_domain::{Alias, AliasMove, Error, Result, RunState, Store as _, TrainingRunId};
+use autoglm_gateway::{Admin, Promotion, Rollback, TrainOrder};
+use serde_json::{Value, json};
+
+use super::{Parts, residents};
+
+/// How long an order to train waits for the run to be planned.
+const PLANNED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Orders to the running loop.
+pub(crate) struct Orders(pub(crate) Arc<Parts>);
+
+#[async_trait::async_trait]
+impl Admin for Orders {
+    async fn activity(&self) -> Result<Value> {
+        let parts = &self.0;
+        let run = parts.runner.active().map(|(id, progress)| json!({"run": id, "progress": progress}));
+        Ok(json!({
+            "learning": parts.signals.busy(),
+            "run": run,
+            "resident": parts.residents.known().len(),
+            "memory": parts.memory.stats(),
+            "queued": parts.engine.queued(),
+        }))
+    }
+
+    async fn train(&self, order: TrainOrder) -> Result<TrainingRunId> {
+        let parts = &self.0;
+        if let Some((run, _)) = parts.runner.active() {
+            return Err(Error::conflict(format!("{run} is training already")).with_hint("wait for it to end"));
+        }
+        if parts.memory.training_pool().is_empty() {
+            return Err(
+                Error::conflict("there is nothing to learn yet").with_hint("give feedback on some answers")
+            );
+        }
+        tracing::info!(by = order.by, reason = order.reason, "a training run was ordered");
+        let before = parts.store.runs().await?.len();
+        parts.signals.request();
+        let deadline = tokio::time::Instant::now() + PLANNED_WITHIN;
+        while tokio::time::Instant::now() < deadline {
+            if let Some(run) = parts.store.runs().await?.get(before) {
+                if let RunState::Failed { reason } = &run.state {
+                    return Err(Error::internal(format!("{} failed: {reason}", run.id)));
+                }
+                return Ok(run.id);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(Error::unavailable("the run has not been planned yet")
+            .with_hint("GET /v1/autoglm/status shows it"))
+    }
+
+    async fn promote(&self, promotion: Promotion) -> Result<AliasMove> {
+        let parts = &self.0;
+        let version = parts.registry.resolve(&promotion.version).await?;
+        // Resident before it is named, so that no request meets a version that cannot answer.
+        residents::ensure(parts, version).await?;
+        let moved =
+            parts.registry.point(promotion.alias, None, version, &promotion.by, &promotion.reason, None);
+        let moved = moved.await?;
+        parts.residents.follow(parts).await?;
+        Ok(moved)
+    }
+
+    async fn rollback(&self, rollback: Rollback) -> Result<AliasMove> {
+        let parts = &self.0;
+        let moved = match rollback.version {
+            Some(version) => {
+                let promotion =
+                    Promotion { version, alias: rollback.alias, by: rollback.by, reason: rollback.reason };
+                return self.promote(promotion).await;
+            }
+            None if rollback.alias == Alias::champion() => {
+                parts.registry.rollback(&rollback.by, &rollback.reason).await?
+            }
+            None => {
+                return Err(Error::invalid(format!("`{}` needs a version to go back to", rollback.alias)));
+            }
+        };
+        parts.residents.follow(parts).await?;
+        Ok(moved)
+    }
+}
