@@ -1,6 +1,6 @@
 //! Logic: does the answer parse, keep the form that was asked for, say anything, and agree with itself.
 //!
-//! In: answer, [`Requirement`](crate::Requirement)s and re-sampled answers. Out: 100 less a penalty a fault.
+//! In: answer, [`Requirement`]s and re-sampled answers. Out: 100 less a penalty a fault.
 
 use std::collections::HashSet;
 
