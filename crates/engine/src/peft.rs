@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Keys of `adapter_config.json` that change the arithmetic when they are on, so they must be off.
-const MUST_BE_OFF: [&str; 12] = [
+const MUST_BE_OFF: [&str; 17] = [
     "use_dora",
     "fan_in_fan_out",
     "rank_pattern",
@@ -28,7 +28,15 @@ const MUST_BE_OFF: [&str; 12] = [
     "target_parameters",
     "use_qalora",
     "megatron_config",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "use_bdlora",
 ];
+
+/// Ways to begin that change the base weights, so that the adapter fits only the changed ones.
+const CHANGES_THE_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 const PREFIX: &str = "base_model.model.";
 
@@ -39,7 +47,8 @@ const PREFIX: &str = "base_model.model.";
 /// computed here, a tensor has no place in the model, has the wrong shape, or holds a value that is not finite.
 pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
     let config = Config::parse(&adapter.config)?;
-    let tensors = read_safetensors(&adapter.weights, "adapter_model.safetensors").map_err(as_adapter_error)?;
+    let tensors =
+        read_safetensors(&adapter.weights, "adapter_model.safetensors").map_err(as_adapter_error)?;
     let mut tensors: HashMap<String, Tensor> = tensors
         .into_iter()
         .map(|(name, tensor)| (name.replace(".modules_to_save", "").replace(".default", ""), tensor))
@@ -64,7 +73,8 @@ pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
         }
         let (hidden, dim) = (base.hidden_size, base.head_dim);
         layer.input_norm = take(&mut tensors, &format!("{prefix}.input_layernorm.weight"), &[hidden])?;
-        layer.post_norm = take(&mut tensors, &format!("{prefix}.post_attention_layernorm.weight"), &[hidden])?;
+        layer.post_norm =
+            take(&mut tensors, &format!("{prefix}.post_attention_layernorm.weight"), &[hidden])?;
         if base.qk_norm {
             layer.q_norm = take(&mut tensors, &format!("{prefix}.self_attn.q_norm.weight"), &[dim])?;
             layer.k_norm = take(&mut tensors, &format!("{prefix}.self_attn.k_norm.weight"), &[dim])?;
@@ -78,8 +88,17 @@ pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
     )?;
     let norm = take(&mut tensors, &format!("{PREFIX}model.norm.weight"), &[base.hidden_size])?;
     if base.tie_word_embeddings {
-        // The tied copy that some writers add is the embedding once more.
-        tensors.remove(&format!("{PREFIX}lm_head.weight"));
+        // PEFT writes the tied output matrix beside the embedding.
+        let name = format!("{PREFIX}lm_head.weight");
+        let output = take(&mut tensors, &name, &[base.vocab_size, base.hidden_size])?;
+        let apart = output.is_some() && output != embed;
+        if apart || (embed.is_some() && !config.tied) {
+            return Err(EngineError::Adapter(
+                "the embedding was trained apart from the output matrix that the base model ties to it; \
+                 train it with PEFT's `ensure_weight_tying`"
+                    .into(),
+            ));
+        }
     }
     match tensors.keys().min() {
         Some(name) => Err(EngineError::Adapter(format!("`{name}` has no place in this model"))),
@@ -110,12 +129,15 @@ struct Config {
     rank: usize,
     scale: f32,
     projections: Vec<Projection>,
+    /// Whether a trained embedding is the output matrix too, where the base model ties them.
+    tied: bool,
 }
 
 impl Config {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let bad = |message: String| EngineError::Adapter(format!("adapter_config.json: {message}"));
-        let object: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+        let object: Map<String, Value> =
+            serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
         if object.get("peft_type").and_then(Value::as_str) != Some("LORA") {
             return Err(bad("`peft_type` must be \"LORA\"".into()));
         }
@@ -124,6 +146,14 @@ impl Config {
         }
         if object.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none") {
             return Err(bad("`bias` must be \"none\"".into()));
+        }
+        if let Some(Value::String(kind)) = object.get("init_lora_weights")
+            && CHANGES_THE_BASE.iter().any(|known| kind.starts_with(known))
+        {
+            return Err(bad(format!(
+                "`init_lora_weights` \"{kind}\" changes the base weights; save the adapter with PEFT's \
+                 `path_initial_model_for_weight_conversion`"
+            )));
         }
         let rank = object.get("r").and_then(Value::as_u64).filter(|rank| (1..=4096).contains(rank));
         let rank = rank.ok_or_else(|| bad("`r` must be a whole number from 1 to 4096".into()))? as usize;
@@ -138,7 +168,8 @@ impl Config {
             }
             _ => return Err(bad("`target_modules` must be a list of projections".into())),
         };
-        Ok(Self { rank, scale, projections: named_projections(&names)? })
+        let tied = object.get("ensure_weight_tying").is_some_and(is_on);
+        Ok(Self { rank, scale, projections: named_projections(&names)?, tied })
     }
 }
 

@@ -1,0 +1,117 @@
+//! Twenty steps of training against PyTorch with PEFT, and the way of our adapters back.
+
+use std::{path::Path, sync::Arc};
+
+use autoglm_domain::{
+    ChatMessage, Control, HyperParameters, SystemClock, TrainExample, TrainJob, TrainProgress, Trained,
+    Trainer as _,
+};
+use autoglm_engine::{ChatTemplate, Courtesy, Decoder as _, LoraTrainer, Model, TextCodec, Tokenizer, score};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{base_of, fixture, read_adapter};
+
+/// What `make_fixtures.py` wrote of a run.
+#[derive(Deserialize)]
+struct Run {
+    hyper: serde_json::Value,
+    examples: Vec<Example>,
+    learning_rates: Vec<f64>,
+    losses: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Example {
+    prompt: Vec<u32>,
+    target: Vec<u32>,
+    weight: f32,
+}
+
+/// `t7 t11` for the tokens 7 and 11.
+fn words(ids: &[u32]) -> String {
+    ids.iter().map(|id| format!("t{id} ")).collect()
+}
+
+/// A codec that reads [`words`], so that a run can be given in tokens.
+fn codec(model: &Model) -> TextCodec {
+    let vocabulary: serde_json::Map<_, _> =
+        (0..model.config().vocab_size).map(|id| (format!("t{id}"), json!(id))).collect();
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "t0"},
+    });
+    let tokenizer = Tokenizer::from_bytes(tokenizer.to_string().as_bytes()).unwrap();
+    let template = "{% for message in messages %}{{ message.content }}{% endfor %}";
+    let template = ChatTemplate::new(template, [], Arc::new(SystemClock)).unwrap();
+    TextCodec::new(tokenizer, Some(template), model.config()).unwrap()
+}
+
+fn train(folder: &Path, run: &Run, threads: usize) -> (Arc<Model>, Vec<TrainProgress>, Trained) {
+    let model = Arc::new(Model::load(&base_of(folder)).unwrap());
+    let trainer = LoraTrainer::new(Arc::clone(&model), codec(&model), threads, Courtesy::default()).unwrap();
+    let hyper: HyperParameters = serde_json::from_value(run.hyper.clone()).unwrap();
+    let examples = run.examples.iter().map(|example| TrainExample {
+        prompt: vec![ChatMessage::user(words(&example.prompt))],
+        target: words(&example.target),
+        weight: example.weight,
+    });
+    // Every step sees every example, so that their order does not matter.
+    let hyper = HyperParameters { batch_tokens: 100_000, ..hyper };
+    let job = TrainJob { parent: Some(read_adapter(folder)), examples: examples.collect(), hyper, seed: 5 };
+    let mut steps = Vec::new();
+    let trained = trainer.train(&job, &mut |progress| {
+        steps.push(progress);
+        Control::Continue
+    });
+    (model, steps, trained.unwrap())
+}
+
+fn check(name: &str) {
+    let folder = fixture("runs").join(name);
+    let run: Run = serde_json::from_slice(&std::fs::read(folder.join("run.json")).unwrap()).unwrap();
+    for threads in [1, 2] {
+        let (model, steps, trained) = train(&folder, &run, threads);
+        assert_eq!(steps.len(), run.losses.len());
+        let mut largest = 0.0f64;
+        for ((step, loss), rate) in steps.iter().zip(&run.losses).zip(&run.learning_rates) {
+            assert!((step.learning_rate - rate).abs() < 1e-6, "{} instead of {rate}", step.learning_rate);
+            let difference = (step.loss - loss).abs();
+            assert!(difference < 1e-3, "step {}: {} instead of {loss}", step.step, step.loss);
+            largest = largest.max(difference);
+        }
+        println!("{name} on {threads} threads: losses differ by at most {largest:.1e}");
+        keep(name, &trained);
+        check_way_back(&model, &trained);
+    }
+}
+
+/// What was written reads back, and is not the untrained adapter.
+fn check_way_back(model: &Model, trained: &Trained) {
+    let adapter = model.load_adapter(&trained.adapter).unwrap();
+    let ids = [5, 9, 40, 3];
+    let (_, with) = score(model, Some(&adapter), &ids).unwrap();
+    let (_, without) = score(model, None, &ids).unwrap();
+    assert!(with.iter().zip(&without).any(|(a, b)| (a - b).abs() > 0.1));
+}
+
+/// Leaves the adapter in `AUTOGLM_KEEP`, for `fixtures/check_peft.py`.
+fn keep(name: &str, trained: &Trained) {
+    let Ok(folder) = std::env::var("AUTOGLM_KEEP") else { return };
+    let folder = Path::new(&folder).join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("adapter_config.json"), &trained.adapter.config).unwrap();
+    std::fs::write(folder.join("adapter_model.safetensors"), &trained.adapter.weights).unwrap();
+}
+
+#[test]
+fn losses_of_low_rank_matrices_equal_pytorch_s() {
+    check("plain");
+}
+
+#[test]
+fn losses_with_embedding_and_norms_equal_pytorch_s() {
+    check("saved");
+}
