@@ -8,6 +8,7 @@ mod http;
 mod logging;
 mod settings_args;
 
+mod bench;
 mod chat;
 mod completions;
 mod config;
@@ -38,11 +39,10 @@ use settings_args::SettingsArgs;
 
 /// A language-model server that learns from its own traffic
 #[derive(Debug, Parser)]
-#[command(name = "autoglm", version, propagate_version = false, max_term_width = 100)]
-#[command(
-    after_help = "Settings: `autoglm config --reference`. Exit codes: 0 done, 1 a fault of ours, 2 invalid \
-                        input, 3 not found, 4 denied, 5 conflict, 6 unavailable."
-)]
+#[command(name = "autoglm", version)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 a fault of ours, 2 invalid input, 3 not found, 4 denied, 5 conflict, 6 unavailable.
+Every setting: autoglm config --reference")]
 pub(crate) struct Cli {
     #[command(flatten)]
     settings: SettingsArgs,
@@ -81,6 +81,8 @@ enum Command {
     Score(score::ScoreArgs),
     /// Train a small model from plain text
     Pretrain(pretrain::PretrainArgs),
+    /// Measure a server of its own: corrections, swaps, serving while training, load
+    Bench(bench::BenchArgs),
     /// Print the settings that hold, or all there are
     Config(config::ConfigArgs),
     /// Print completions for a shell
@@ -133,6 +135,7 @@ async fn run(cli: Cli, printer: &Printer) -> Outcome {
         Command::Patterns(command) => patterns::run(command, settings, printer).await,
         Command::Score(args) => score::run(&args, settings, printer),
         Command::Pretrain(args) => pretrain::run(args, settings, printer),
+        Command::Bench(args) => bench::run(args, settings, printer).await,
         Command::Config(args) => config::run(&args, settings, printer),
         Command::Completions(args) => completions::run(&args, printer),
     }

@@ -39,11 +39,12 @@ mod conduct;
 mod doubles;
 
 pub(crate) use budget::consolidation_seconds;
-pub(crate) use client::Client;
+pub(crate) use client::{Answer, Asking, Client};
 pub(crate) use conduct::run;
 pub(crate) use display::Display;
 pub(crate) use options::{DemoOptions, FeedbackKind, RecallMode};
 pub(crate) use paraphrase::{ParaphraseReport, measure as measure_paraphrases};
 pub(crate) use report::Report;
 pub(crate) use server::{DemoControl, DemoServer};
-pub(crate) use stream::{Stream, load as load_stream};
+pub(crate) use stream::{Stream, Utterance, bundled as bundled_stream, load as load_stream};
+pub(crate) use tally::quantile;

@@ -90,15 +90,18 @@ pub(crate) struct Stream {
 /// Reads the stream that `options` name. `NotFound` or `Invalid` with the file's or the line's name.
 pub(crate) fn load(options: &DemoOptions) -> Result<Stream> {
     match &options.stream {
-        None => {
-            let text = decompressed(CLINC150).map_err(|e| Error::internal(format!("bundled stream: {e}")))?;
-            parse("CLINC150", &text, options.keep_going, options.limit)
-        }
+        None => bundled(options.limit),
         Some(path) => {
             let name = path.display().to_string();
             parse(&name, &read(path)?, options.keep_going, options.limit)
         }
     }
+}
+
+/// The stream that comes inside the binary, with at most `limit` utterances a task.
+pub(crate) fn bundled(limit: Option<usize>) -> Result<Stream> {
+    let text = decompressed(CLINC150).map_err(|e| Error::internal(format!("bundled stream: {e}")))?;
+    parse("CLINC150", &text, false, limit)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

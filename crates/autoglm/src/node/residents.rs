@@ -17,7 +17,12 @@ const KEPT: usize = 4;
 
 /// The served state of aliases and versions.
 #[derive(Default)]
-pub(crate) struct Residents(RwLock<Served>);
+pub(crate) struct Residents {
+    served: RwLock<Served>,
+    /// Held from reading the store to serving what was read: a slower reader must not put back what a quicker one
+    /// has replaced.
+    following: tokio::sync::Mutex<()>,
+}
 
 #[derive(Default)]
 struct Served {
@@ -28,39 +33,40 @@ struct Served {
 impl Residents {
     /// The version that `alias` serves; the base model before its first move.
     pub(crate) fn serving(&self, alias: &Alias) -> VersionNumber {
-        self.0.read().aliases.get(alias).copied().unwrap_or_default()
+        self.served.read().aliases.get(alias).copied().unwrap_or_default()
     }
 
     /// The version of an alias by name, where there is such an alias.
     pub(crate) fn alias(&self, name: &str) -> Option<VersionNumber> {
-        self.0.read().aliases.get(&Alias(name.to_owned())).copied()
+        self.served.read().aliases.get(&Alias(name.to_owned())).copied()
     }
 
     /// Every alias with the version it serves.
     pub(crate) fn aliases(&self) -> Vec<(Alias, VersionNumber)> {
-        self.0.read().aliases.iter().map(|(alias, version)| (alias.clone(), *version)).collect()
+        self.served.read().aliases.iter().map(|(alias, version)| (alias.clone(), *version)).collect()
     }
 
     /// Every registered version.
     pub(crate) fn known(&self) -> Arc<Vec<ModelVersion>> {
-        Arc::clone(&self.0.read().known)
+        Arc::clone(&self.served.read().known)
     }
 
     /// Reads aliases and versions from the store, loads what an alias names, and then serves it.
     pub(crate) async fn follow(&self, parts: &Parts) -> Result<()> {
+        let _following = self.following.lock().await;
         let aliases = parts.store.aliases().await?;
         let known = parts.store.versions().await?;
         for (_, version) in &aliases {
             ensure(parts, *version).await?;
         }
-        *self.0.write() = Served { aliases: aliases.into_iter().collect(), known: Arc::new(known) };
+        *self.served.write() = Served { aliases: aliases.into_iter().collect(), known: Arc::new(known) };
         parts.registry.refresh().await?;
         Ok(())
     }
 
     /// Frees what is neither served by an alias nor among the latest, before another version is loaded.
     pub(crate) fn make_room(&self, parts: &Parts) {
-        let served = self.0.read();
+        let served = self.served.read();
         let mut resident = parts.engine.resident();
         resident.sort_unstable_by(|a, b| b.cmp(a));
         let named: Vec<VersionNumber> = served.aliases.values().copied().collect();

@@ -1,0 +1,145 @@
+//! `autoglm bench`
+
+use std::time::Duration;
+
+use autoglm_domain::Error;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::{
+    bench,
+    demo::RecallMode,
+    printer::{Outcome, Printer},
+    settings::Settings,
+};
+
+use super::settings_args::{SettingsArgs, model};
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+    /// Measure with this model folder or hub id instead of the starter model
+    #[arg(long, global = true, value_name = "MODEL")]
+    model: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// What one correction changes, and how soon
+    Corrections(CorrectionsArgs),
+    /// Promotions and rollbacks under load
+    Swap(SwapArgs),
+    /// Latency of short requests with and without training beside them
+    Serving(ServingArgs),
+    /// Requests a second by the number of connections
+    Load(LoadArgs),
+}
+
+#[derive(Debug, Args)]
+struct CorrectionsArgs {
+    /// Corrections to make
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    corrections: usize,
+    /// Seed of the choice of utterances
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// How the server uses its memory while it answers
+    #[arg(long, value_enum, default_value_t = RecallMode::Answer, value_name = "MODE")]
+    recall: RecallMode,
+}
+
+#[derive(Debug, Args)]
+struct SwapArgs {
+    /// Promotions, each followed by a rollback
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    swaps: usize,
+    /// Connections that ask meanwhile
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    connections: usize,
+}
+
+#[derive(Debug, Args)]
+struct ServingArgs {
+    /// Requests a second; several may be given
+    #[arg(long, value_delimiter = ',', default_value = "20,100", value_name = "RATE")]
+    rates: Vec<f64>,
+    /// Rounds, each without training and then with it
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: usize,
+    /// Seconds of each half of a round
+    #[arg(long, default_value_t = 10.0, value_name = "S")]
+    seconds: f64,
+}
+
+#[derive(Debug, Args)]
+struct LoadArgs {
+    /// Numbers of connections
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32", value_name = "N")]
+    connections: Vec<usize>,
+    /// Seconds for each
+    #[arg(long, default_value_t = 10.0, value_name = "S")]
+    seconds: f64,
+}
+
+/// Measures and prints.
+pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Printer) -> Outcome {
+    let settings: Settings = settings.load("warn", [model(args.model)])?;
+    let json = args.json;
+    match args.command {
+        BenchCommand::Corrections(args) => {
+            within("corrections", args.corrections as f64, 1.0, 1e6)?;
+            let report = bench::corrections::run(settings, args.corrections, args.seed, args.recall).await?;
+            show(&report, json, printer, bench::corrections::print)
+        }
+        BenchCommand::Swap(args) => {
+            within("swaps", args.swaps as f64, 1.0, 1e6)?;
+            within("connections", args.connections as f64, 1.0, 1024.0)?;
+            let report = bench::swap::run(settings, args.swaps, args.connections).await?;
+            show(&report, json, printer, bench::swap::print)?;
+            if report.is_clean() {
+                return Ok(());
+            }
+            let failure = report.failures.first().map(|first| format!(": {first}")).unwrap_or_default();
+            Err(Error::internal(format!("some requests did not go as promised{failure}")).into())
+        }
+        BenchCommand::Serving(args) => {
+            within("rounds", args.rounds as f64, 1.0, 1000.0)?;
+            args.rates.iter().try_for_each(|rate| within("rates", *rate, 0.1, 10_000.0))?;
+            let time = seconds(args.seconds)?;
+            let report = bench::serving::run(settings, &args.rates, args.rounds, time).await?;
+            show(&report, json, printer, bench::serving::print)
+        }
+        BenchCommand::Load(args) => {
+            args.connections.iter().try_for_each(|n| within("connections", *n as f64, 1.0, 1024.0))?;
+            let report = bench::load::run(settings, &args.connections, seconds(args.seconds)?).await?;
+            show(&report, json, printer, bench::load::print)
+        }
+    }
+}
+
+fn show<R: Serialize>(
+    report: &R,
+    json: bool,
+    printer: &Printer,
+    print: impl FnOnce(&R, &Printer) -> Outcome,
+) -> Outcome {
+    if json { printer.json(report) } else { print(report, printer) }
+}
+
+fn seconds(seconds: f64) -> Result<Duration, Error> {
+    within("seconds", seconds, 0.1, 3600.0)?;
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+fn within(flag: &str, value: f64, least: f64, most: f64) -> Result<(), Error> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("--{flag} {value} is not between {least} and {most}")))
+}
