@@ -168,7 +168,13 @@ impl AdapterWeights {
                 let rows = projection.rows(config);
                 let a = (0..rank * d_in).map(|_| random.random_range(-bound..bound)).collect();
                 let b = vec![0.0; rows.len() * rank];
-                layer.slot_mut(projection.slot()).loras.push(Lora { projection: *projection, rank, rows, a, b });
+                layer.slot_mut(projection.slot()).loras.push(Lora {
+                    projection: *projection,
+                    rank,
+                    rows,
+                    a,
+                    b,
+                });
             }
             if hyper.train_norms {
                 layer.input_norm = Some(base.input_norm.clone());
@@ -190,7 +196,8 @@ impl AdapterWeights {
     /// Every weight of the base, to be trained: pretraining.
     pub(crate) fn everything(model: &Model) -> Self {
         let base = model.weights();
-        let replaced = |weight: &Vec<f32>| SlotChange { loras: Vec::new(), replacement: Some(weight.clone()) };
+        let replaced =
+            |weight: &Vec<f32>| SlotChange { loras: Vec::new(), replacement: Some(weight.clone()) };
         let layers = base
             .layers
             .iter()

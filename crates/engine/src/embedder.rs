@@ -48,7 +48,8 @@ impl ModelEmbedder {
             for &id in &ids {
                 let weight = self.weights.get(id as usize).copied().unwrap_or(1.0);
                 let row = table.get(id as usize * hidden..(id as usize + 1) * hidden);
-                let row = row.ok_or_else(|| EngineError::Tokenizer(format!("token {id} has no embedding")))?;
+                let row =
+                    row.ok_or_else(|| EngineError::Tokenizer(format!("token {id} has no embedding")))?;
                 for ((sum, value), mean) in sum.iter_mut().zip(row).zip(&self.mean) {
                     *sum += weight * (value - mean);
                 }

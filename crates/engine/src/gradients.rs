@@ -51,13 +51,13 @@ impl PackedBatch {
 
 /// What the backward pass needs of one block.
 struct Tape {
-    input: Vec<f32>,            // [rows, hidden]
-    qkv_raw: Option<Vec<f32>>,  // [rows, qkv_width], before the head norms
-    qkv: Vec<f32>,              // [rows, qkv_width], rotated
-    attended: Vec<f32>,         // [rows, query_width]
-    middle: Vec<f32>,           // [rows, hidden]
-    gate_up: Vec<f32>,          // [rows, 2 intermediate]
-    low: [Vec<Vec<f32>>; 4],    // `x Aᵀ` of each adapter of qkv, o, gate_up, down: [rows, rank]
+    input: Vec<f32>,           // [rows, hidden]
+    qkv_raw: Option<Vec<f32>>, // [rows, qkv_width], before the head norms
+    qkv: Vec<f32>,             // [rows, qkv_width], rotated
+    attended: Vec<f32>,        // [rows, query_width]
+    middle: Vec<f32>,          // [rows, hidden]
+    gate_up: Vec<f32>,         // [rows, 2 intermediate]
+    low: [Vec<Vec<f32>>; 4],   // `x Aᵀ` of each adapter of qkv, o, gate_up, down: [rows, rank]
 }
 
 /// A pass over one packed batch.
@@ -129,12 +129,23 @@ impl<'a> Pass<'a> {
     }
 
     /// One block forward: `x` `[rows, hidden]` in place.
-    fn forward_block(&self, layer: usize, x: &mut Vec<f32>, batch: &PackedBatch, rotary: &RotaryTable) -> Tape {
+    fn forward_block(
+        &self,
+        layer: usize,
+        x: &mut Vec<f32>,
+        batch: &PackedBatch,
+        rotary: &RotaryTable,
+    ) -> Tape {
         let (config, shape) = (self.model.config(), self.model.attention_shape());
         let (base, change) = (&self.model.weights().layers[layer], &self.adapter.layers[layer]);
         let rows = batch.tokens.len();
         let mut normed = vec![0.0; x.len()];
-        rms_norm(&mut normed, x, change.input_norm.as_deref().unwrap_or(&base.input_norm), config.rms_norm_eps);
+        rms_norm(
+            &mut normed,
+            x,
+            change.input_norm.as_deref().unwrap_or(&base.input_norm),
+            config.rms_norm_eps,
+        );
         let (mut qkv, low_qkv) = self.linear(&normed, &base.qkv, &change.qkv);
         let qkv_raw = base.q_norm.is_some().then(|| qkv.clone());
         if let Some((q_norm, k_norm)) = head_norms(base, change) {
@@ -178,7 +189,8 @@ impl<'a> Pass<'a> {
 
         let mut activated = vec![0.0; rows * width];
         swiglu(&mut activated, &tape.gate_up, width);
-        let d_activated = self.linear_backward(dx, &activated, &base.down, &change.down, low_down, &mut gradients.down);
+        let d_activated =
+            self.linear_backward(dx, &activated, &base.down, &change.down, low_down, &mut gradients.down);
         drop(activated);
         let mut d_gate_up = vec![0.0; rows * 2 * width];
         swiglu_backward(&mut d_gate_up, &d_activated, &tape.gate_up, width);
@@ -186,12 +198,19 @@ impl<'a> Pass<'a> {
         let post_norm = change.post_norm.as_deref().unwrap_or(&base.post_norm);
         let mut normed = vec![0.0; dx.len()];
         rms_norm(&mut normed, &tape.middle, post_norm, eps);
-        let d_normed =
-            self.linear_backward(&d_gate_up, &normed, &base.gate_up, &change.gate_up, low_gate_up, &mut gradients.gate_up);
+        let d_normed = self.linear_backward(
+            &d_gate_up,
+            &normed,
+            &base.gate_up,
+            &change.gate_up,
+            low_gate_up,
+            &mut gradients.gate_up,
+        );
         drop(d_gate_up);
         rms_norm_backward(dx, gradients.post_norm.as_deref_mut(), &d_normed, &tape.middle, post_norm, eps);
 
-        let d_attended = self.linear_backward(dx, &tape.attended, &base.o, &change.o, low_o, &mut gradients.o);
+        let d_attended =
+            self.linear_backward(dx, &tape.attended, &base.o, &change.o, low_o, &mut gradients.o);
         let mut d_qkv = vec![0.0; tape.qkv.len()];
         for range in &batch.sequences {
             let wide = range.start * shape.qkv_width()..range.end * shape.qkv_width();
@@ -205,7 +224,8 @@ impl<'a> Pass<'a> {
         }
         let input_norm = change.input_norm.as_deref().unwrap_or(&base.input_norm);
         rms_norm(&mut normed, &tape.input, input_norm, eps);
-        let d_normed = self.linear_backward(&d_qkv, &normed, &base.qkv, &change.qkv, low_qkv, &mut gradients.qkv);
+        let d_normed =
+            self.linear_backward(&d_qkv, &normed, &base.qkv, &change.qkv, low_qkv, &mut gradients.qkv);
         rms_norm_backward(dx, gradients.input_norm.as_deref_mut(), &d_normed, &tape.input, input_norm, eps);
     }
 
@@ -228,7 +248,8 @@ impl<'a> Pass<'a> {
         for targets in batch.targets.chunks(LOGIT_ROWS) {
             (self.pause)();
             let count = targets.len();
-            let rows: Vec<f32> = targets.iter().flat_map(|t| &x[t.row * hidden..][..hidden]).copied().collect();
+            let rows: Vec<f32> =
+                targets.iter().flat_map(|t| &x[t.row * hidden..][..hidden]).copied().collect();
             let mut normed = vec![0.0; rows.len()];
             rms_norm(&mut normed, &rows, norm, eps);
             let logits = &mut logits[..count * vocab];
@@ -244,7 +265,14 @@ impl<'a> Pass<'a> {
             let mut d_normed = vec![0.0; rows.len()];
             matmul(MatMut::new(&mut d_normed, count, hidden), false, 1.0, d_logits, weight, self.threads);
             if let (true, Some(d_embed)) = (tied, &mut gradients.embed) {
-                matmul(MatMut::new(d_embed, vocab, hidden), true, 1.0, d_logits.t(), normed_view, self.threads);
+                matmul(
+                    MatMut::new(d_embed, vocab, hidden),
+                    true,
+                    1.0,
+                    d_logits.t(),
+                    normed_view,
+                    self.threads,
+                );
             }
             let mut d_rows = vec![0.0; rows.len()];
             rms_norm_backward(&mut d_rows, gradients.norm.as_deref_mut(), &d_normed, &rows, norm, eps);
@@ -340,8 +368,11 @@ fn head_norms_backward(
     for (d_row, row) in d_qkv.chunks_exact_mut(stride).zip(raw.chunks_exact(stride)) {
         let heads = d_row.chunks_exact_mut(dim).zip(row.chunks_exact(dim));
         for (head, (dy, x)) in heads.take(shape.heads + shape.kv_heads).enumerate() {
-            let (norm, d_norm) =
-                if head < shape.heads { (q_norm, d_q_norm.as_deref_mut()) } else { (k_norm, d_k_norm.as_deref_mut()) };
+            let (norm, d_norm) = if head < shape.heads {
+                (q_norm, d_q_norm.as_deref_mut())
+            } else {
+                (k_norm, d_k_norm.as_deref_mut())
+            };
             dx.fill(0.0);
             rms_norm_backward(&mut dx, d_norm, dy, x, norm, eps);
             dy.copy_from_slice(&dx);
@@ -425,7 +456,13 @@ mod tests {
 
     #[test]
     fn gradients_of_a_whole_adapter_equal_finite_differences() {
-        let hyper = HyperParameters { rank: 3, alpha: 6.0, train_embedding: true, train_norms: true, ..Default::default() };
+        let hyper = HyperParameters {
+            rank: 3,
+            alpha: 6.0,
+            train_embedding: true,
+            train_norms: true,
+            ..Default::default()
+        };
         for qk_norm in [false, true] {
             let model = tiny_model(qk_norm);
             check(&model, AdapterWeights::fresh(&model, &hyper, 1).unwrap());
@@ -445,7 +482,13 @@ mod tests {
     fn serving_in_chunks_and_training_agree() {
         use crate::model::{SequenceInput, WantedLogits};
         let model = tiny_model(true);
-        let hyper = HyperParameters { rank: 3, alpha: 6.0, train_embedding: true, train_norms: true, ..Default::default() };
+        let hyper = HyperParameters {
+            rank: 3,
+            alpha: 6.0,
+            train_embedding: true,
+            train_norms: true,
+            ..Default::default()
+        };
         let mut adapter = AdapterWeights::fresh(&model, &hyper, 1).unwrap();
         let mut random = ChaCha8Rng::seed_from_u64(5);
         for (tensor, _) in adapter.tensors_mut() {
@@ -458,7 +501,12 @@ mod tests {
         for chunk in [&tokens[..4], &tokens[4..6], &tokens[6..]] {
             let mut batch = [
                 SequenceInput { tokens: chunk, cache: &mut other, adapter: None, logits: WantedLogits::Last },
-                SequenceInput { tokens: chunk, cache: &mut cache, adapter: Some(&adapter), logits: WantedLogits::All },
+                SequenceInput {
+                    tokens: chunk,
+                    cache: &mut cache,
+                    adapter: Some(&adapter),
+                    logits: WantedLogits::All,
+                },
             ];
             let step = model.step(&mut batch).unwrap();
             logits.extend_from_slice(&step[23..]);

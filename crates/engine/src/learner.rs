@@ -11,9 +11,9 @@ use crate::{
     EngineError, Result,
     adapter::AdapterWeights,
     gradients::{PackedBatch, Pass},
-    kernels::{Threads, add_assign},
+    kernels::Threads,
     model::Model,
-    optimizer::{AdamW, clip},
+    optimizer::{AdamW, clipping, gather},
 };
 
 /// How training stands aside for serving.
@@ -130,24 +130,16 @@ impl<'a> Learner<'a> {
         let Some((total, others)) = self.gradients.split_first_mut() else {
             return Err(EngineError::Internal("a learner without shards".into()));
         };
-        for other in others.iter_mut() {
-            for ((total, _), (part, _)) in total.tensors_mut().into_iter().zip(other.tensors_mut()) {
-                add_assign(total, part);
-                part.fill(0.0);
-            }
-        }
         let mean = 1.0 / weight.max(f64::MIN_POSITIVE) as f32;
-        for (tensor, _) in total.tensors_mut() {
-            tensor.iter_mut().for_each(|value| *value *= mean);
-        }
-        let grad_norm = clip(total, self.max_grad_norm);
+        let grad_norm = self.pool.install(|| gather(total, others)) * mean;
         if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(EngineError::Internal(format!("training diverged: the loss is {loss}, its gradient {grad_norm}")));
+            return Err(EngineError::Internal(format!(
+                "training diverged: the loss is {loss}, its gradient {grad_norm}"
+            )));
         }
-        self.optimizer.step(&mut self.weights, total, learning_rate);
-        for (tensor, _) in total.tensors_mut() {
-            tensor.fill(0.0);
-        }
+        let factor = mean * clipping(grad_norm, self.max_grad_norm);
+        let (optimizer, weights) = (&mut self.optimizer, &mut self.weights);
+        self.pool.install(|| optimizer.step(weights, total, factor, learning_rate));
         Ok(StepReport { loss: loss / weight.max(f64::MIN_POSITIVE), grad_norm })
     }
 

@@ -9,8 +9,8 @@ use crate::{
     Decoder, EngineError, ModelConfig, Result, SequenceStep,
     adapter::{AdapterWeights, LayerChange, Slot},
     kernels::{
-        AttentionShape, Mat, MatMut, RotaryTable, Threads, add_assign, attention_with_cache, matmul, rms_norm,
-        rotate, swiglu,
+        AttentionShape, Mat, MatMut, RotaryTable, Threads, add_assign, attention_with_cache, matmul,
+        rms_norm, rotate, swiglu,
     },
     rope::rope_frequencies,
     weights::{BaseWeights, LayerWeights, Linear},
@@ -157,11 +157,18 @@ impl Model {
             }
             let total = sequence.cache.tokens + sequence.tokens.len();
             if total > self.config.max_position_embeddings {
-                return Err(EngineError::PromptTooLong { tokens: total, limit: self.config.max_position_embeddings });
+                return Err(EngineError::PromptTooLong {
+                    tokens: total,
+                    limit: self.config.max_position_embeddings,
+                });
             }
-            if let Some(token) = sequence.tokens.iter().find(|&&token| token as usize >= self.config.vocab_size) {
+            if let Some(token) =
+                sequence.tokens.iter().find(|&&token| token as usize >= self.config.vocab_size)
+            {
                 let size = self.config.vocab_size;
-                return Err(EngineError::Request(format!("token {token} is not in the vocabulary of {size}")));
+                return Err(EngineError::Request(format!(
+                    "token {token} is not in the vocabulary of {size}"
+                )));
             }
         }
         Ok(())
@@ -193,7 +200,8 @@ impl Model {
         groups: &[Group<'_>],
         rotary: &RotaryTable,
     ) {
-        let (weights, shape, eps) = (&self.weights.layers[layer], self.attention_shape(), self.config.rms_norm_eps);
+        let (weights, shape, eps) =
+            (&self.weights.layers[layer], self.attention_shape(), self.config.rms_norm_eps);
         let (hidden, stride) = (self.config.hidden_size, shape.qkv_width());
         let rows = x.len() / hidden;
         let mut normed = vec![0.0; x.len()];
@@ -378,7 +386,8 @@ pub(crate) fn normalise_heads(
 fn linear(x: &[f32], base: &Linear, groups: &[Group<'_>], layer: usize, slot: Slot) -> Vec<f32> {
     let rows = x.len() / base.d_in;
     let mut y = vec![0.0; rows * base.d_out];
-    let replaced = |group: &Group<'_>| group.layer(layer).is_some_and(|change| change.slot(slot).replacement.is_some());
+    let replaced =
+        |group: &Group<'_>| group.layer(layer).is_some_and(|change| change.slot(slot).replacement.is_some());
     if !groups.iter().any(replaced) {
         product(&mut y, x, &base.weight, base.d_in, base.d_out);
     }

@@ -1,14 +1,21 @@
 //! AdamW (Loshchilov and Hutter 2019, algorithm 2), gradient clipping and the learning-rate schedule.
+//!
+//! Everything goes over the tensors in pieces that the threads of the current rayon pool share, and sums are
+//! taken piece by piece in a fixed order, so that a run can be repeated to the bit.
+
+use rayon::prelude::*;
 
 use crate::{
     adapter::AdapterWeights,
-    kernels::{dot, vectorized},
+    kernels::{add_assign, dot, vectorized},
 };
 
 /// First moment's decay, as PyTorch has it by default.
 const BETA1: f32 = 0.9;
 /// Added to the root of the second moment.
 const EPSILON: f32 = 1e-8;
+/// Values that one thread takes at a time.
+const PIECE: usize = 1 << 15;
 
 /// AdamW over all tensors of an adapter.
 #[derive(Debug)]
@@ -25,24 +32,44 @@ impl AdamW {
         Self { mean: like.zeros_like(), variance: like.zeros_like(), beta2, weight_decay, step: 0 }
     }
 
-    /// One step with `gradients` at `learning_rate`. Norm scales are not decayed.
-    pub(crate) fn step(&mut self, weights: &mut AdapterWeights, gradients: &mut AdapterWeights, learning_rate: f32) {
+    /// One step at `learning_rate` with `factor` times the `gradients`, which are zero afterwards. Norm scales
+    /// are not decayed.
+    pub(crate) fn step(
+        &mut self,
+        weights: &mut AdapterWeights,
+        gradients: &mut AdapterWeights,
+        factor: f32,
+        learning_rate: f32,
+    ) {
         self.step += 1;
-        let correction1 = 1.0 - BETA1.powi(self.step);
-        let correction2 = 1.0 - self.beta2.powi(self.step);
+        let rule = Rule {
+            factor,
+            learning_rate,
+            decay: 1.0 - learning_rate * self.weight_decay,
+            correction1: 1.0 - BETA1.powi(self.step),
+            correction2: 1.0 - self.beta2.powi(self.step),
+            beta2: self.beta2,
+        };
+        let mut work = Vec::new();
         let tensors = weights.tensors_mut().into_iter().zip(gradients.tensors_mut());
         let moments = self.mean.tensors_mut().into_iter().zip(self.variance.tensors_mut());
         for (((weights, decays), (gradients, _)), ((mean, _), (variance, _))) in tensors.zip(moments) {
-            let decay = if decays { 1.0 - learning_rate * self.weight_decay } else { 1.0 };
-            let rule = Rule { decay, learning_rate, correction1, correction2, beta2: self.beta2 };
-            update(weights, gradients, mean, variance, rule);
+            let rule = if decays { rule } else { Rule { decay: 1.0, ..rule } };
+            let pieces = weights.chunks_mut(PIECE).zip(gradients.chunks_mut(PIECE));
+            let moments = mean.chunks_mut(PIECE).zip(variance.chunks_mut(PIECE));
+            work.extend(pieces.zip(moments).map(|((w, g), (m, v))| (w, g, m, v, rule)));
         }
+        work.into_par_iter().for_each(|(weights, gradients, mean, variance, rule)| {
+            update(weights, gradients, mean, variance, rule);
+            gradients.fill(0.0);
+        });
     }
 }
 
 /// The numbers of one AdamW step for one tensor.
 #[derive(Clone, Copy)]
 struct Rule {
+    factor: f32,
     decay: f32,
     learning_rate: f32,
     correction1: f32,
@@ -53,25 +80,39 @@ struct Rule {
 vectorized! {
     fn update(weights: &mut [f32], gradients: &[f32], mean: &mut [f32], variance: &mut [f32], rule: Rule) {
         for (((w, g), m), v) in weights.iter_mut().zip(gradients).zip(mean).zip(variance) {
-            *m += (1.0 - BETA1) * (*g - *m);
-            *v += (1.0 - rule.beta2) * (*g * *g - *v);
+            let g = g * rule.factor;
+            *m += (1.0 - BETA1) * (g - *m);
+            *v += (1.0 - rule.beta2) * (g * g - *v);
             let step = (*m / rule.correction1) / ((*v / rule.correction2).sqrt() + EPSILON);
             *w = *w * rule.decay - rule.learning_rate * step;
         }
     }
 }
 
-/// Norm of all gradients together; scales them down to `limit` where it is exceeded (0 is no limit).
-pub(crate) fn clip(gradients: &mut AdapterWeights, limit: f32) -> f32 {
-    let squares: f64 = gradients.tensors_mut().iter().map(|(tensor, _)| f64::from(dot(tensor, tensor))).sum();
-    let norm = squares.sqrt() as f32;
-    if limit > 0.0 && norm > limit {
-        let factor = limit / (norm + 1e-6);
-        for (tensor, _) in gradients.tensors_mut() {
-            tensor.iter_mut().for_each(|value| *value *= factor);
+/// Adds the gradients of every other shard to those of the first, leaving the others zero; returns the norm of
+/// the sum.
+pub(crate) fn gather(total: &mut AdapterWeights, others: &mut [AdapterWeights]) -> f32 {
+    for other in others {
+        let mut work = Vec::new();
+        for ((total, _), (part, _)) in total.tensors_mut().into_iter().zip(other.tensors_mut()) {
+            work.extend(total.chunks_mut(PIECE).zip(part.chunks_mut(PIECE)));
         }
+        work.into_par_iter().for_each(|(total, part)| {
+            add_assign(total, part);
+            part.fill(0.0);
+        });
     }
-    norm
+    let mut pieces = Vec::new();
+    for (tensor, _) in total.tensors_mut() {
+        pieces.extend(tensor.chunks(PIECE));
+    }
+    let squares: Vec<f64> = pieces.into_par_iter().map(|piece| f64::from(dot(piece, piece))).collect();
+    squares.iter().sum::<f64>().sqrt() as f32
+}
+
+/// By what a gradient of `norm` is multiplied to keep within `limit` (0 is no limit).
+pub(crate) fn clipping(norm: f32, limit: f32) -> f32 {
+    if limit > 0.0 && norm > limit { limit / (norm + 1e-6) } else { 1.0 }
 }
 
 /// Linear warm-up over `warmup` of the run, then a cosine down to `floor` of the peak.
@@ -102,21 +143,28 @@ mod tests {
     fn two_steps_equal_pytorch() {
         let mut weights = one_tensor(vec![1.0, -2.0]);
         let mut optimizer = AdamW::new(&weights, 0.999, 0.01);
-        for gradient in [[0.5, -1.0], [0.25, 3.0]] {
-            optimizer.step(&mut weights, &mut one_tensor(gradient.to_vec()), 0.1);
+        for gradient in [[1.0, -2.0], [0.5, 6.0]] {
+            let mut gradient = one_tensor(gradient.to_vec());
+            optimizer.step(&mut weights, &mut gradient, 0.5, 0.1);
+            assert_eq!(gradient.embed.unwrap(), [0.0, 0.0]);
         }
-        let expected = PYTORCH_TWO_STEPS;
-        for (ours, theirs) in weights.embed.unwrap().iter().zip(expected) {
+        for (ours, theirs) in weights.embed.unwrap().iter().zip([0.804_883_06, -1.945_521]) {
             assert!((ours - theirs).abs() < 1e-6, "{ours} instead of {theirs}");
         }
     }
-    const PYTORCH_TWO_STEPS: [f32; 2] = [0.804_883_06, -1.945_521];
 
     #[test]
-    fn clipping_keeps_direction_and_reports_the_norm_before() {
-        let mut gradients = one_tensor(vec![3.0, 4.0]);
-        assert!((clip(&mut gradients, 1.0) - 5.0).abs() < 1e-6);
-        assert!((gradients.embed.unwrap()[1] - 0.8).abs() < 1e-5);
+    fn shards_are_summed_and_clipping_knows_the_norm_of_the_sum() {
+        let mut total = one_tensor(vec![1.0, 4.0]);
+        let mut others = [one_tensor(vec![2.0, 0.0])];
+        let norm = gather(&mut total, &mut others);
+        assert!((norm - 5.0).abs() < 1e-6);
+        assert_eq!(
+            (total.embed.unwrap(), others[0].embed.clone().unwrap()),
+            (vec![3.0, 4.0], vec![0.0, 0.0])
+        );
+        assert!((clipping(norm, 1.0) - 0.2).abs() < 1e-6);
+        assert_eq!((clipping(norm, 0.0), clipping(0.5, 1.0)), (1.0, 1.0));
     }
 
     #[test]

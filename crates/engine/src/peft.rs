@@ -223,6 +223,10 @@ pub(crate) fn write(model: &Model, weights: &AdapterWeights) -> Result<Adapter> 
     }
     if let Some(embed) = &weights.embed {
         let shape = vec![base.vocab_size, base.hidden_size];
+        if base.tie_word_embeddings {
+            // PEFT looks for the tied matrix under both of its names.
+            tensors.push((format!("{PREFIX}lm_head.weight"), shape.clone(), embed));
+        }
         tensors.push((format!("{PREFIX}model.embed_tokens.weight"), shape, embed));
         saved.insert("embed_tokens");
     }

@@ -15,8 +15,6 @@ use rand::{RngExt as _, SeedableRng as _, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-pub use self::vocabulary::SPECIAL_TOKENS;
-
 use crate::{
     EngineError, Family, ModelConfig, Result, RopeConfig, RopeScaling,
     adapter::AdapterWeights,
@@ -172,8 +170,7 @@ fn run(
         let step = learner.apply(options.learning_rate * warm * schedule(done, 0.0, 0.02))?;
         progress.step += 1;
         progress.tokens += shards.iter().map(|shard| shard.tokens.len() as u64).sum::<u64>();
-        progress.loss =
-            if progress.step == 1 { step.loss } else { 0.98 * progress.loss + 0.02 * step.loss };
+        progress.loss = if progress.step == 1 { step.loss } else { 0.98 * progress.loss + 0.02 * step.loss };
         if reported.elapsed().as_secs() >= 10 {
             reported = Instant::now();
             report(progress);
@@ -223,7 +220,11 @@ struct Data {
 }
 
 impl Data {
-    fn new(options: &PretrainOptions, text: &corpus::Corpus, vocabulary: &vocabulary::Vocabulary) -> Result<Self> {
+    fn new(
+        options: &PretrainOptions,
+        text: &corpus::Corpus,
+        vocabulary: &vocabulary::Vocabulary,
+    ) -> Result<Self> {
         let mut tokens = vocabulary.encode_documents(&text.paragraphs)?;
         let keep = tokens.len() - (tokens.len() / 100).min(64 * options.window);
         let held_out = tokens
@@ -236,7 +237,10 @@ impl Data {
             })
             .collect();
         if tokens.len() <= options.window + 1 {
-            return Err(EngineError::Request(format!("the corpus holds {} tokens, too few to train on", keep)));
+            return Err(EngineError::Request(format!(
+                "the corpus holds {} tokens, too few to train on",
+                keep
+            )));
         }
         let conversations = tasks::conversations(text, vocabulary, options.seed)?;
         tracing::info!(tokens = tokens.len(), conversations = conversations.len(), "corpus read");

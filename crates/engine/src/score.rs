@@ -17,10 +17,18 @@ pub struct ScoredToken {
 ///
 /// # Errors
 /// `Request` when a token is not in the vocabulary or there are none; `PromptTooLong` over the context.
-pub fn score(model: &Model, adapter: Option<&AdapterWeights>, ids: &[u32]) -> Result<(Vec<ScoredToken>, Vec<f32>)> {
+pub fn score(
+    model: &Model,
+    adapter: Option<&AdapterWeights>,
+    ids: &[u32],
+) -> Result<(Vec<ScoredToken>, Vec<f32>)> {
     let mut cache = model.new_cache();
-    let logits =
-        model.step(&mut [SequenceInput { tokens: ids, cache: &mut cache, adapter, logits: WantedLogits::All }])?;
+    let logits = model.step(&mut [SequenceInput {
+        tokens: ids,
+        cache: &mut cache,
+        adapter,
+        logits: WantedLogits::All,
+    }])?;
     let vocab = model.config().vocab_size;
     let after = logits.chunks_exact(vocab).map(|row| row.to_vec());
     let mut scored: Vec<ScoredToken> =

@@ -28,7 +28,9 @@ pub struct LoraTrainer {
 
 impl std::fmt::Debug for LoraTrainer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoraTrainer").field("threads", &self.pool.current_num_threads()).finish_non_exhaustive()
+        f.debug_struct("LoraTrainer")
+            .field("threads", &self.pool.current_num_threads())
+            .finish_non_exhaustive()
     }
 }
 
@@ -58,7 +60,9 @@ impl LoraTrainer {
             tokens.extend(encoded.target);
             if tokens.len() > limit || supervised == 0 {
                 let length = tokens.len();
-                return Err(EngineError::Request(format!("example {at} has {length} tokens, the context {limit}")));
+                return Err(EngineError::Request(format!(
+                    "example {at} has {length} tokens, the context {limit}"
+                )));
             }
             examples.push(Encoded { tokens, supervised, weight: example.weight });
         }
@@ -95,7 +99,8 @@ impl LoraTrainer {
         let weights = self.start(job)?;
         let optimizer = AdamW::new(&weights, 0.999, hyper.weight_decay);
         let courtesy = self.courtesy.clone();
-        let mut learner = Learner::new(&self.model, weights, optimizer, hyper.max_grad_norm, &self.pool, courtesy);
+        let mut learner =
+            Learner::new(&self.model, weights, optimizer, hyper.max_grad_norm, &self.pool, courtesy);
         let mut order = Order::new(examples.len(), job.seed);
         let mut progress = TrainProgress {
             step: 0,

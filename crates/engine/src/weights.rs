@@ -16,7 +16,7 @@ use crate::{EngineError, ModelConfig, Result, adapter::AdapterWeights};
 /// One linear layer `y = x Wᵀ + b`.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
-    pub(crate) weight: Vec<f32>, // [d_out, d_in]
+    pub(crate) weight: Vec<f32>,       // [d_out, d_in]
     pub(crate) bias: Option<Vec<f32>>, // [d_out]
     pub(crate) d_in: usize,
     pub(crate) d_out: usize,
@@ -25,14 +25,14 @@ pub(crate) struct Linear {
 /// Weights of one transformer block.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerWeights {
-    pub(crate) input_norm: Vec<f32>, // [hidden]
-    pub(crate) qkv: Linear,          // [(heads + 2 kv_heads) head_dim, hidden]
+    pub(crate) input_norm: Vec<f32>,     // [hidden]
+    pub(crate) qkv: Linear,              // [(heads + 2 kv_heads) head_dim, hidden]
     pub(crate) q_norm: Option<Vec<f32>>, // [head_dim]
     pub(crate) k_norm: Option<Vec<f32>>, // [head_dim]
-    pub(crate) o: Linear,            // [hidden, heads head_dim]
-    pub(crate) post_norm: Vec<f32>,  // [hidden]
-    pub(crate) gate_up: Linear,      // [2 intermediate, hidden]
-    pub(crate) down: Linear,         // [hidden, intermediate]
+    pub(crate) o: Linear,                // [hidden, heads head_dim]
+    pub(crate) post_norm: Vec<f32>,      // [hidden]
+    pub(crate) gate_up: Linear,          // [2 intermediate, hidden]
+    pub(crate) down: Linear,             // [hidden, intermediate]
 }
 
 /// All weights of a model.
@@ -40,7 +40,7 @@ pub(crate) struct LayerWeights {
 pub(crate) struct BaseWeights {
     pub(crate) embed: Vec<f32>, // [vocab, hidden]
     pub(crate) layers: Vec<LayerWeights>,
-    pub(crate) norm: Vec<f32>,             // [hidden]
+    pub(crate) norm: Vec<f32>,            // [hidden]
     pub(crate) lm_head: Option<Vec<f32>>, // [vocab, hidden]; `None` when tied to `embed`
 }
 
@@ -70,7 +70,10 @@ impl BaseWeights {
         };
         tensors.0.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
         if let Some(name) = tensors.0.keys().min() {
-            return Err(EngineError::Weights(format!("`{name}` has no place in a {:?} model", config.family)));
+            return Err(EngineError::Weights(format!(
+                "`{name}` has no place in a {:?} model",
+                config.family
+            )));
         }
         Ok(Self { embed, layers, norm, lm_head })
     }
@@ -93,10 +96,10 @@ impl LayerWeights {
         } else {
             (None, None)
         };
-        let mut stack = |parts: &[(&str, usize)], d_in: usize, bias: bool| {
-            tensors.stack(prefix, parts, d_in, bias)
-        };
-        let attention = [("self_attn.q_proj", queries), ("self_attn.k_proj", keys), ("self_attn.v_proj", keys)];
+        let mut stack =
+            |parts: &[(&str, usize)], d_in: usize, bias: bool| tensors.stack(prefix, parts, d_in, bias);
+        let attention =
+            [("self_attn.q_proj", queries), ("self_attn.k_proj", keys), ("self_attn.v_proj", keys)];
         Ok(Self {
             input_norm,
             qkv: stack(&attention, hidden, config.attention_bias)?,
@@ -115,7 +118,8 @@ struct Tensors(HashMap<String, Tensor>);
 
 impl Tensors {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let tensor = self.0.remove(name).ok_or_else(|| EngineError::Weights(format!("`{name}` is missing")))?;
+        let tensor =
+            self.0.remove(name).ok_or_else(|| EngineError::Weights(format!("`{name}` is missing")))?;
         if tensor.dims() != shape {
             return Err(EngineError::Weights(format!(
                 "`{name}` has shape {:?} where the configuration says {shape:?}",
@@ -142,7 +146,9 @@ impl Tensors {
 
 /// The tensors of one safetensors file; `origin` names it in errors.
 pub(crate) fn read_safetensors(bytes: &[u8], origin: &str) -> Result<HashMap<String, Tensor>> {
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 0x02]) {
+    let pickled = bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 0x02]);
+    // A safetensors header of 640 bytes begins as a pickle does, but only it goes on as JSON.
+    if pickled && bytes.get(8) != Some(&b'{') {
         return Err(EngineError::Weights(format!("{origin} is a pickled file; only safetensors are read")));
     }
     candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
@@ -279,4 +285,19 @@ impl BaseWeights {
 fn standard_normal(random: &mut ChaCha8Rng) -> f32 {
     let (u, v): (f64, f64) = (1.0 - random.random::<f64>(), random.random());
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its length in the first eight bytes is `80 02 00 …`, with which pickles of protocol 2 begin too.
+    #[test]
+    fn a_header_of_640_bytes_is_not_taken_for_a_pickle() {
+        let mut header = r#"{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#.to_owned();
+        header.extend(std::iter::repeat_n(' ', 640 - header.len()));
+        let bytes = [&640u64.to_le_bytes()[..], header.as_bytes(), &1.5f32.to_le_bytes()].concat();
+        let tensors = read_safetensors(&bytes, "x").unwrap();
+        assert_eq!(to_f32("x", &tensors["x"]).unwrap(), [1.5]);
+    }
 }

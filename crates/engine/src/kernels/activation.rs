@@ -72,7 +72,11 @@ mod tests {
             up[i] += h;
             down[i] -= h;
             let expected = (loss(&up) - loss(&down)) / f64::from(2.0 * h);
-            assert!((f64::from(gradient[i]) - expected).abs() < 2e-3, "{i}: {} instead of {expected}", gradient[i]);
+            assert!(
+                (f64::from(gradient[i]) - expected).abs() < 2e-3,
+                "{i}: {} instead of {expected}",
+                gradient[i]
+            );
         }
     }
 }

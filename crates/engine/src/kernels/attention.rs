@@ -71,7 +71,15 @@ pub(crate) fn attention_with_cache(
     let one_head = |(head, out): (usize, &mut [f32])| {
         let kv = shape.kv_head(head) * dim;
         if new == 1 {
-            decode_head(out, &queries[head * dim..][..dim], &keys[kv..], &values[kv..], kv_width, total, shape);
+            decode_head(
+                out,
+                &queries[head * dim..][..dim],
+                &keys[kv..],
+                &values[kv..],
+                kv_width,
+                total,
+                shape,
+            );
         } else {
             prefill_head(out, &queries[head * dim..], stride, &keys[kv..], &values[kv..], new, total, shape);
         }
@@ -99,7 +107,8 @@ fn decode_head(
     shape: AttentionShape,
 ) {
     let dim = shape.head_dim;
-    let mut scores: Vec<f32> = (0..total).map(|t| dot(query, &keys[t * kv_width..][..dim]) * shape.scale()).collect();
+    let mut scores: Vec<f32> =
+        (0..total).map(|t| dot(query, &keys[t * kv_width..][..dim]) * shape.scale()).collect();
     softmax_in_place(&mut scores);
     for (t, score) in scores.iter().enumerate() {
         axpy(out, *score, &values[t * kv_width..][..dim]);
@@ -232,8 +241,9 @@ mod tests {
             for t in 0..time {
                 let weights: Vec<f32> = (0..=t)
                     .map(|s| {
-                        let score: f32 =
-                            (0..dim).map(|i| qkv[t * stride + head * dim + i] * qkv[s * stride + k + i]).sum();
+                        let score: f32 = (0..dim)
+                            .map(|i| qkv[t * stride + head * dim + i] * qkv[s * stride + k + i])
+                            .sum();
                         (score / (dim as f32).sqrt()).exp()
                     })
                     .collect();
@@ -284,7 +294,11 @@ mod tests {
             up[i] += h;
             down[i] -= h;
             let expected = (loss(&up) - loss(&down)) / f64::from(2.0 * h);
-            assert!((f64::from(gradient[i]) - expected).abs() < 2e-3, "{i}: {} instead of {expected}", gradient[i]);
+            assert!(
+                (f64::from(gradient[i]) - expected).abs() < 2e-3,
+                "{i}: {} instead of {expected}",
+                gradient[i]
+            );
         }
     }
 }

@@ -6,6 +6,7 @@ const LANES: usize = 16;
 
 vectorized! {
     /// `Σ xᵢ yᵢ` over two slices of one length.
+    #[allow(clippy::needless_range_loop, reason = "a fixed number of lanes, which the compiler turns into vectors")]
     pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
         let mut sums = [[0.0f32; LANES]; 4];
         let (x_blocks, x_rest) = x.as_chunks::<{ 4 * LANES }>();
@@ -33,6 +34,7 @@ vectorized! {
     /// Rows of `w` `[n, k]` times rows of `x` `[m, k]`, for few rows of `x`: writes `y[i * stride + j] = w_j · x_i`.
     ///
     /// Each row of `w` is read from memory once and meets every row of `x` while it is in the first cache.
+    #[allow(clippy::needless_range_loop, reason = "a fixed number of lanes, which the compiler turns into vectors")]
     pub(super) fn rows_times_few(w: &[f32], x: &[f32], k: usize, y: &mut [f32], stride: usize) {
         for (j, w_row) in w.chunks_exact(k).enumerate() {
             let mut i = 0;

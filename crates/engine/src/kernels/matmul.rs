@@ -39,7 +39,11 @@ impl<'a> Mat<'a> {
     /// A row-major matrix whose rows begin `row_stride` apart.
     pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(cols <= row_stride || rows <= 1, "rows of {cols} overlap at a stride of {row_stride}");
-        assert!(span(rows, cols, row_stride) <= data.len(), "{rows}x{cols} reaches past {} values", data.len());
+        assert!(
+            span(rows, cols, row_stride) <= data.len(),
+            "{rows}x{cols} reaches past {} values",
+            data.len()
+        );
         Self { data, rows, cols, row_stride, col_stride: 1 }
     }
 
@@ -73,7 +77,11 @@ impl<'a> MatMut<'a> {
     /// A row-major matrix whose rows begin `row_stride` apart.
     pub(crate) fn strided(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(cols <= row_stride || rows <= 1, "rows of {cols} overlap at a stride of {row_stride}");
-        assert!(span(rows, cols, row_stride) <= data.len(), "{rows}x{cols} reaches past {} values", data.len());
+        assert!(
+            span(rows, cols, row_stride) <= data.len(),
+            "{rows}x{cols} reaches past {} values",
+            data.len()
+        );
         Self { data, rows, cols, row_stride }
     }
 }
@@ -191,7 +199,14 @@ mod tests {
         let w: Vec<f32> = (0..n * k).map(|i| (i % 13) as f32 - 6.0).collect();
         let run = |threads| {
             let mut y = vec![0.0; m * n];
-            matmul(MatMut::new(&mut y, m, n), false, 1.0, Mat::new(&x, m, k), Mat::new(&w, n, k).t(), threads);
+            matmul(
+                MatMut::new(&mut y, m, n),
+                false,
+                1.0,
+                Mat::new(&x, m, k),
+                Mat::new(&w, n, k).t(),
+                threads,
+            );
             y
         };
         assert_eq!(run(Threads::One), run(Threads::All));

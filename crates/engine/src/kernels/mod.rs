@@ -13,7 +13,7 @@ mod norm;
 mod rope;
 mod softmax;
 
-pub(crate) use activation::{add_assign, axpy, swiglu, swiglu_backward};
+pub(crate) use activation::{add_assign, swiglu, swiglu_backward};
 pub(crate) use attention::{AttentionShape, attention_backward, attention_forward, attention_with_cache};
 pub(crate) use dispatch::vectorized;
 pub(crate) use dot::dot;

@@ -38,9 +38,10 @@ fn documents(file: &Path) -> Result<Vec<String>> {
     let bytes = std::fs::read(file).map_err(|error| EngineError::file(file, &error))?;
     let name = file.to_string_lossy();
     let (bytes, name) = match name.strip_suffix(".zst") {
-        Some(name) => {
-            (zstd::decode_all(bytes.as_slice()).map_err(|error| EngineError::file(file, &error))?, name.to_owned())
-        }
+        Some(name) => (
+            zstd::decode_all(bytes.as_slice()).map_err(|error| EngineError::file(file, &error))?,
+            name.to_owned(),
+        ),
         None => (bytes, name.into_owned()),
     };
     let text = String::from_utf8_lossy(&bytes);
@@ -92,7 +93,9 @@ mod tests {
     fn a_long_document_is_cut_between_sentences_and_nothing_is_lost() {
         let document = "A sentence of é words. ".repeat(500);
         let pieces = split(&document);
-        assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.len() <= PARAGRAPH && piece.ends_with('.')));
+        assert!(
+            pieces.len() > 1 && pieces.iter().all(|piece| piece.len() <= PARAGRAPH && piece.ends_with('.'))
+        );
         assert_eq!(pieces.join(" "), document.trim());
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     adapter::{AdapterWeights, Projection},
 };
 
-/// The chat template of the marks in [`super::SPECIAL_TOKENS`].
+/// The chat template of the marks in `vocabulary::SPECIAL_TOKENS`.
 const CHAT_TEMPLATE: &str = "{%- for message in messages -%}\
 {{- '<|' + message.role + '|>' + message.content -}}\
 {%- if message.role == 'assistant' -%}{{- '<|end|>' -}}{%- endif -%}\
@@ -33,7 +33,8 @@ pub(super) fn save(
         std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, &target)).map_err(failed)
     };
     write("config.json", config.to_json().as_bytes())?;
-    let tokenizer = vocabulary.tokenizer.to_string(false).map_err(|e| EngineError::Tokenizer(e.to_string()))?;
+    let tokenizer =
+        vocabulary.tokenizer.to_string(false).map_err(|e| EngineError::Tokenizer(e.to_string()))?;
     write("tokenizer.json", tokenizer.as_bytes())?;
     let tokenizer_config = serde_json::json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -62,7 +63,11 @@ fn serialize(config: &ModelConfig, weights: &AdapterWeights) -> Result<Vec<u8>> 
         tensors.push((name, shape, bytes));
     };
     let missing = || EngineError::Internal("a pretrained model lacks a weight".into());
-    add("model.embed_tokens.weight".into(), vec![config.vocab_size, hidden], weights.embed.as_deref().ok_or_else(missing)?);
+    add(
+        "model.embed_tokens.weight".into(),
+        vec![config.vocab_size, hidden],
+        weights.embed.as_deref().ok_or_else(missing)?,
+    );
     add("model.norm.weight".into(), vec![hidden], weights.norm.as_deref().ok_or_else(missing)?);
     for (at, layer) in weights.layers.iter().enumerate() {
         for projection in Projection::ALL {

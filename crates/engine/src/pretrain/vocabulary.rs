@@ -5,7 +5,10 @@ use std::path::Path;
 use tokenizers::{
     AddedToken, Tokenizer,
     decoders::{byte_level::ByteLevel as ByteLevelDecoder, sequence::Sequence, strip::Strip},
-    models::{TrainerWrapper, bpe::{BPE, BpeTrainerBuilder}},
+    models::{
+        TrainerWrapper,
+        bpe::{BPE, BpeTrainerBuilder},
+    },
     pre_tokenizers::byte_level::ByteLevel,
 };
 
@@ -13,7 +16,8 @@ use super::corpus::Corpus;
 use crate::{EngineError, Result};
 
 /// The marks, in the order of their ids from 0: padding, end of a turn, and the speakers.
-pub const SPECIAL_TOKENS: [&str; 5] = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"];
+pub(super) const SPECIAL_TOKENS: [&str; 5] =
+    ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"];
 
 /// A tokenizer with the ids of its marks.
 pub(super) struct Vocabulary {
