@@ -167,11 +167,6 @@ impl Printer {
         Box::new(self.out.clone())
     }
 
-    /// Whether stdout is a terminal.
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.out.terminal
-    }
-
     /// Whether stderr is a terminal.
     pub(crate) fn err_is_terminal(&self) -> bool {
         self.err.terminal

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use autoglm_domain::Result;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use schema::plain_numbers;
 pub(crate) use sources::{Flags, Named};
 
 /// Name of the database in the data directory.

@@ -253,7 +253,7 @@ fn run_of(n: u64, parent: u64, snapshot: ContentHash, state: RunState) -> Traini
         parent: VersionNumber(parent),
         snapshot,
         new_experiences: 1,
-        replayed_experiences: n - 1,
+        replayed_experiences: u64::from(n > 1),
         strategy: "replay".into(),
         hyper: HyperParameters { rank: 8 * n as u32, ..HyperParameters::default() },
         seed: 7,

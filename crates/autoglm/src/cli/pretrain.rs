@@ -207,10 +207,10 @@ mod tests {
         let progress = PretrainProgress {
             step: 40,
             tokens: 2_000_000,
-            loss: 3.14159,
+            loss: 3.2468,
             held_out_loss: f64::NAN,
             seconds: 100.0,
         };
-        assert_eq!(line(&progress, 3600.0), "   100/3600 s  step 40  2.0 M tokens  20000/s  loss 3.142");
+        assert_eq!(line(&progress, 3600.0), "   100/3600 s  step 40  2.0 M tokens  20000/s  loss 3.247");
     }
 }

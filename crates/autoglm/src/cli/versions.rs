@@ -2,14 +2,14 @@
 
 use std::{io::IsTerminal as _, path::PathBuf};
 
-use autoglm_domain::{Alias, AliasMove, Error, VersionNumber};
+use autoglm_domain::{Alias, AliasMove, Error, Result, VersionNumber};
 use autoglm_registry::{Change, ROLLBACK, VersionDiff, VersionView};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::{
     printer::{Look, Outcome, Printer, Table, oneline, shortened, time},
-    settings::Settings,
+    settings::{Settings, plain_numbers},
 };
 
 use super::{
@@ -219,33 +219,38 @@ async fn show(data: &Data, args: &ShowArgs, printer: &Printer) -> Outcome {
     if args.json {
         return printer.json(&view);
     }
+    printer.data(&description(&view, printer)?)
+}
+
+fn description(view: &VersionView, printer: &Printer) -> Result<String> {
     let VersionView { version, aliases } = view;
-    let mut lines = vec![
-        printer.styled(Look::Bold, &number.to_string()),
-        format!("hash        {}", version.hash),
-        format!("registered  {}", time(version.at)),
-        format!("parent      {}", version.parent),
-        format!("base        {}", version.base),
-        format!("adapter     {}", version.adapter),
-    ];
-    let mut line = |name: &str, value: Option<String>| {
-        lines.extend(value.map(|value| format!("{name:<10}  {}", oneline(&value))));
-    };
-    line("aliases", (!aliases.is_empty()).then(|| names(&aliases)));
-    line("snapshot", version.snapshot.map(|hash| hash.to_string()));
-    line("run", version.run.map(|run| run.to_string()));
-    line("note", version.note.clone());
-    line("made by", Some(format!("autoglm {}", version.code_version)));
+    let mut lines = vec![printer.styled(Look::Bold, &version.number.to_string())];
+    let mut line = |name: &str, value: String| lines.push(format!("{name:<16}{}", oneline(&value)));
+    line("hash", version.hash.to_string());
+    line("registered", time(version.at));
+    line("made by", format!("autoglm {}", version.code_version));
+    line("parent", version.parent.to_string());
+    line("base", version.base.to_string());
+    line("adapter", version.adapter.to_string());
+    for (name, value) in [
+        ("aliases", (!aliases.is_empty()).then(|| names(aliases))),
+        ("snapshot", version.snapshot.map(|hash| hash.to_string())),
+        ("run", version.run.map(|run| run.to_string())),
+        ("note", version.note.clone()),
+    ] {
+        value.into_iter().for_each(|value| line(name, value));
+    }
     for (name, value) in &version.metrics {
-        line(name, Some(value.to_string()));
+        line(name, value.to_string());
     }
     if let Some(hyper) = &version.hyper {
-        let hyper = serde_json::to_value(hyper).map_err(|error| Error::internal(error.to_string()))?;
+        let mut hyper = serde_json::to_value(hyper).map_err(|error| Error::internal(error.to_string()))?;
+        plain_numbers(&mut hyper);
         for (name, value) in hyper.as_object().into_iter().flatten() {
-            line(name, Some(value.to_string()));
+            line(name, value.to_string());
         }
     }
-    printer.data(&lines.join("\n"))
+    Ok(lines.join("\n"))
 }
 
 fn show_diff(diff: &VersionDiff, printer: &Printer) -> Outcome {

@@ -128,12 +128,24 @@ fn fields(text: &str, name: &str) -> Vec<(String, String)> {
             doc.push(words.trim());
         } else if let Some((field, _)) = line.split_once(':').filter(|_| !line.starts_with('#')) {
             let field = field.rsplit(' ').next().unwrap_or_default();
-            let words = doc.join(" ").replace("[`crate::", "`").replace("[`", "`").replace("`]", "`");
+            let words = without_paths(&doc.join(" ").replace("[`", "`").replace("`]", "`"));
             found.push((field.to_owned(), words));
             doc.clear();
         }
     }
     found
+}
+
+/// Paths of the code as people write what they stand for: `RecallMode::Examples` is `examples` in the file.
+fn without_paths(text: &str) -> String {
+    let code = |part: &str| match part.rsplit_once("::") {
+        Some((_, variant)) if variant.chars().any(char::is_lowercase) => variant.to_lowercase(),
+        Some((_, name)) => name.to_owned(),
+        None => part.to_owned(),
+    };
+    let parts = text.split('`').enumerate();
+    let parts = parts.map(|(at, part)| if at % 2 == 1 { code(part) } else { part.to_owned() });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 fn page() -> String {

@@ -85,14 +85,16 @@ pub(super) fn settings() -> Vec<(String, &'static Value)> {
 
 /// The key that was probably meant by `key`.
 pub(super) fn nearest(key: &str) -> Option<String> {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let split = |key: &str| match key.rsplit_once('.') {
+        Some((section, name)) => (section.to_owned(), name.to_owned()),
+        None => (String::new(), key.to_owned()),
+    };
+    let (section, name) = split(key);
     let near = |known: &str| {
-        let whole = strsim::jaro_winkler(key, known);
-        let end = strsim::jaro_winkler(&last(key), &last(known));
-        // The same name in another section is likelier meant than a similar one there.
-        let same_section = key.rsplit_once('.').map(|(section, _)| section)
-            == known.rsplit_once('.').map(|(section, _)| section);
-        whole.max(if same_section { end } else { end * 0.95 })
+        let (known_section, known_name) = split(known);
+        let by_name = strsim::jaro_winkler(&name, &known_name);
+        // In one section the section's name would make everything alike; elsewhere the name must fit better.
+        if section == known_section { by_name } else { strsim::jaro_winkler(key, known).max(by_name * 0.95) }
     };
     let best = settings().into_iter().map(|(known, _)| (near(&known), known));
     let best = best.max_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -105,7 +107,8 @@ pub(super) fn mismatch(default: &Value, value: &Value) -> Option<&'static str> {
         Value::Null => (!value.is_object(), "not a table"),
         Value::Bool(_) => (value.is_boolean(), "not `true` or `false`"),
         Value::Number(number) if number.is_f64() => (value.is_number(), "not a number"),
-        Value::Number(_) => (value.is_i64() || value.is_u64(), "not a whole number"),
+        // No setting counts below 0.
+        Value::Number(_) => (value.is_u64(), "not a whole number from 0 on"),
         Value::String(_) => (value.is_string(), "not text"),
         Value::Array(_) => (value.is_array(), "not a list"),
         Value::Object(_) => (value.is_object(), "not a table"),
@@ -148,7 +151,7 @@ pub(super) fn json(value: &toml::Value) -> Option<Value> {
 }
 
 /// Writes 32-bit numbers as people would: 0.15, not 0.15000000596046448.
-pub(super) fn plain_numbers(tree: &mut Value) {
+pub(crate) fn plain_numbers(tree: &mut Value) {
     match tree {
         Value::Number(number) if number.is_f64() => {
             let wide = number.as_f64().unwrap_or_default();

@@ -20,11 +20,11 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     fn heading(&mut self, kind: &str, text: &str) {
-        self.lines.push(format!("{kind:<12}{}", self.printer.styled(Look::Bold, text)));
+        self.lines.push(format!("{kind:<14}{}", self.printer.styled(Look::Bold, text)));
     }
 
     fn fact(&mut self, name: &str, text: &str) {
-        self.lines.push(format!("  {name:<10}{}", oneline(text)));
+        self.lines.push(format!("  {name:<12}{}", oneline(text)));
     }
 }
 
@@ -102,9 +102,6 @@ fn version_facts(lines: &mut Lines<'_>, trace: &VersionTrace) {
         }
         None => lines.fact("made by", "import"),
     }
-    if let Some(snapshot) = version.snapshot {
-        lines.fact("data", &format!("{}: {} new, {} replayed", snapshot.short(), trace.new, trace.replayed));
-    }
     for rollout in &trace.rollouts {
         rollout_fact(lines, rollout);
     }
@@ -125,6 +122,8 @@ fn version_facts(lines: &mut Lines<'_>, trace: &VersionTrace) {
 
 fn run_facts(lines: &mut Lines<'_>, run: &TrainingRun) {
     lines.fact("because", &format!("{}, {}", runs::trigger(&run.trigger), time(run.at)));
+    let (new, replayed) = (run.new_experiences, run.replayed_experiences);
+    lines.fact("data", &format!("{}: {new} new, {replayed} replayed", run.snapshot.short()));
     let loss = run.metrics.get("loss_last").map(|loss| format!(", loss {loss:.3}")).unwrap_or_default();
     lines.fact(
         "training",
@@ -148,7 +147,8 @@ fn learned_from(lines: &mut Lines<'_>, from: &LearnedFrom, near: bool) {
         (true, true) => format!(", the {shown} nearest (--all shows the rest)"),
         (true, false) => format!(", the {shown} newest (--all shows the rest)"),
     };
-    lines.heading("learned from", &format!(" {} experiences{which}", from.count));
+    let noun = if from.count == 1 { "experience" } else { "experiences" };
+    lines.heading("learned from", &format!("{} {noun}{which}", from.count));
     for one in &from.experiences {
         lines.heading("experience", &one.id.to_string());
         facts_of(lines, one);
