@@ -84,6 +84,12 @@ impl Model {
         Self::new(config, weights)
     }
 
+    /// Random weights, as pretraining begins with them: to measure with, or to train from nothing.
+    pub fn random(config: ModelConfig, seed: u64) -> Result<Self> {
+        let weights = BaseWeights::random(&config, seed);
+        Self::new(config, weights)
+    }
+
     pub(crate) fn new(config: ModelConfig, weights: BaseWeights) -> Result<Self> {
         let (frequencies, rotary_scale) = rope_frequencies(&config);
         let hash = weights.hash();

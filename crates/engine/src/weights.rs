@@ -226,7 +226,7 @@ impl BaseWeights {
 
 impl BaseWeights {
     /// Normal weights of `initializer_range`, projections back into the residual stream scaled down by
-    /// `1/√(2 layers)` (Radford et al. 2019), norms 1, embeddings tied.
+    /// `1/√(2 layers)` (Radford et al. 2019), norms 1, biases 0, embeddings tied.
     pub(crate) fn random(config: &ModelConfig, seed: u64) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let residual = 1.0 / (2.0 * config.num_layers as f32).sqrt();
@@ -236,22 +236,22 @@ impl BaseWeights {
         let (hidden, dim, width) = (config.hidden_size, config.head_dim, config.intermediate_size);
         let (queries, keys) = (config.num_heads * dim, config.num_kv_heads * dim);
         let embed = normal(config.vocab_size * hidden, 1.0);
-        let mut linear = |d_out: usize, d_in: usize, scale: f32| Linear {
+        let mut linear = |d_out: usize, d_in: usize, scale: f32, bias: bool| Linear {
             weight: normal(d_out * d_in, scale),
-            bias: None,
+            bias: bias.then(|| vec![0.0; d_out]),
             d_in,
             d_out,
         };
         let layers = (0..config.num_layers)
             .map(|_| LayerWeights {
                 input_norm: vec![1.0; hidden],
-                qkv: linear(queries + 2 * keys, hidden, 1.0),
+                qkv: linear(queries + 2 * keys, hidden, 1.0, config.attention_bias),
                 q_norm: config.qk_norm.then(|| vec![1.0; dim]),
                 k_norm: config.qk_norm.then(|| vec![1.0; dim]),
-                o: linear(hidden, queries, residual),
+                o: linear(hidden, queries, residual, config.attention_out_bias),
                 post_norm: vec![1.0; hidden],
-                gate_up: linear(2 * width, hidden, 1.0),
-                down: linear(hidden, width, residual),
+                gate_up: linear(2 * width, hidden, 1.0, config.mlp_bias),
+                down: linear(hidden, width, residual, config.mlp_bias),
             })
             .collect();
         Self { embed, layers, norm: vec![1.0; hidden], lm_head: None }
