@@ -40,6 +40,8 @@ pub(crate) struct PeftConfig {
     /// `None` where the modules are named by a pattern.
     pub(crate) target_modules: Option<Vec<String>>,
     pub(crate) modules_to_save: Vec<String>,
+    /// Whether a trained embedding brings the output matrix that the base model ties to it.
+    pub(crate) ties_output: bool,
 }
 
 /// Reads a configuration. What is wrong with it goes to `findings`; `None` when the tensors cannot be
@@ -73,7 +75,8 @@ pub(crate) fn read(bytes: &[u8], limits: &ScanLimits, findings: &mut Vec<String>
     let rank = rank?;
     #[allow(clippy::cast_precision_loss, reason = "ranks are far below 2^52")]
     let scale = alpha? / rank as f64;
-    Some(PeftConfig { rank, scale, target_modules, modules_to_save })
+    let ties_output = object.get("ensure_weight_tying").is_some_and(|value| value == true);
+    Some(PeftConfig { rank, scale, target_modules, modules_to_save, ties_output })
 }
 
 /// What is wrong with a key other than those that [`read`] takes itself.

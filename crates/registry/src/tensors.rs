@@ -160,7 +160,10 @@ fn check_name(
         Some(Part::A(module)) => pairs.entry(module.to_owned()).or_default().a = matrix,
         Some(Part::B(module)) => pairs.entry(module.to_owned()).or_default().b = matrix,
         Some(Part::Saved(module)) => {
-            let listed = config.is_none_or(|config| names_module(&config.modules_to_save, module));
+            let listed = config.is_none_or(|config| {
+                let tied = config.ties_output && module == "lm_head";
+                tied || names_module(&config.modules_to_save, module)
+            });
             if !listed {
                 findings.push(format!("`{name}` is neither LoRA nor in `modules_to_save`"));
             }

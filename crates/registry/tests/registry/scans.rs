@@ -123,6 +123,13 @@ fn names_kinds_and_shapes_that_do_not_fit_are_refused() {
     peft.set("base_model.model.model.embed_tokens.weight", &[1], &[1.0]);
     only(&findings(&peft), "neither LoRA nor in `modules_to_save`");
 
+    // PEFT writes the output matrix beside the embedding that it is tied to.
+    let mut peft = Peft::new(1);
+    peft.set("base_model.model.lm_head.weight", &[1], &[1.0]);
+    only(&findings(&peft), "neither LoRA nor in `modules_to_save`");
+    peft.config["ensure_weight_tying"] = json!(true);
+    assert_eq!(findings(&peft), [""; 0]);
+
     let mut peft = Peft::new(1);
     peft.set("lora.q", &[1], &[1.0]);
     only(&findings(&peft), "`lora.q` is not a tensor's name");
