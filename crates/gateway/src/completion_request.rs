@@ -26,7 +26,7 @@ pub(crate) fn parse(body: Value, config: &Config) -> Result<AnswerRequest> {
     let n = sampling::choices(&mut fields, config)?;
     if n.saturating_mul(prompts.len()) > config.max_choices {
         let message = format!(
-            "{} prompts with `n` {n} are more than {} choices (hint: `gateway.max_choices` sets it)",
+            "{} prompts with `n` {n} are more than {} choices (hint: `server.max_choices` sets it)",
             prompts.len(),
             config.max_choices
         );

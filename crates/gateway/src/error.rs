@@ -70,7 +70,7 @@ pub enum GatewayError {
     Conflict(String),
     /// The body is larger than allowed.
     #[error(
-        "the request body is larger than the limit of {limit} bytes (hint: `gateway.max_body_bytes` sets it)"
+        "the request body is larger than the limit of {limit} bytes (hint: `server.max_body_bytes` sets it)"
     )]
     BodyTooLarge {
         /// The limit.
@@ -96,7 +96,7 @@ pub enum GatewayError {
     NotRecorded,
     /// The answer took too long.
     #[error(
-        "the answer took longer than {seconds} s (hint: ask for fewer tokens, or raise `gateway.request_timeout_s`)"
+        "the answer took longer than {seconds} s (hint: ask for fewer tokens, or raise `server.request_timeout_s`)"
     )]
     TimedOut {
         /// The limit.
@@ -110,7 +110,7 @@ pub enum GatewayError {
     Internal(String),
     /// Somebody else has the port.
     #[error(
-        "{address} is in use by another process (hint: stop it, or choose another address with `gateway.listen`)"
+        "{address} is in use by another process (hint: stop it, or choose another address with `server.listen`)"
     )]
     PortInUse {
         /// The address.

@@ -56,7 +56,7 @@ impl Principals {
         match self.by_key.get(&key) {
             Some(principal) => Ok(Caller::Known(principal.clone())),
             None => Err(GatewayError::Unauthorized(
-                "the API key is not known (hint: keys are configured in `gateway.keys`)",
+                "the API key is not known (hint: keys are configured in `server.keys`)",
             )),
         }
     }
@@ -72,7 +72,7 @@ impl Principals {
             return Ok(());
         }
         let message = format!(
-            "`{}` may not use the admin API (hint: `gateway.admins` says who may)",
+            "`{}` may not use the admin API (hint: `server.admins` says who may)",
             caller.principal(None)
         );
         Err(GatewayError::Denied(message))

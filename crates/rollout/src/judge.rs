@@ -121,9 +121,11 @@ impl Judge {
         }
     }
 
-    /// A ruling that needs no answer at all: too little to look at.
+    /// A ruling that needs no answer at all: too little of what is new to promote anything, and nothing old that
+    /// could show harm.
     pub fn before_asking(&self) -> Option<Ruling> {
-        (self.planned_new < self.config.min_new_skill_pairs).then(|| reason::too_few(self))
+        let nothing_old = self.clusters.iter().all(|cluster| cluster.plan.pairs == 0);
+        (self.too_little_new() && nothing_old).then(|| reason::too_few(self))
     }
 
     /// Takes in a pair of scores, 0 to 1. A cluster that was not planned is ignored.
@@ -176,6 +178,11 @@ impl Judge {
         if let Some(cluster) = worst {
             return reason::cluster_fell(self, cluster);
         }
+        if self.too_little_new() {
+            // A merge teaches nothing new: it has to be better at what is there.
+            let better = self.pooled.lower() > self.config.min_gain.max(0.0);
+            return if better { reason::better_overall(self) } else { reason::too_few(self) };
+        }
         match (self.is_gain_shown(), self.is_retention_shown()) {
             (true, true) => reason::promote(self),
             (false, _) => reason::gain_open(self),
@@ -207,6 +214,10 @@ impl Judge {
     /// Pairs taken in so far, both suites.
     pub fn pairs(&self) -> u64 {
         self.new_skill.pairs() + self.pooled.pairs()
+    }
+
+    fn too_little_new(&self) -> bool {
+        self.planned_new < self.config.min_new_skill_pairs
     }
 
     fn is_gain_shown(&self) -> bool {
@@ -274,6 +285,21 @@ mod tests {
         let ruling = judge.before_asking().unwrap();
         assert_eq!(ruling.outcome, Outcome::Inconclusive);
         assert_eq!(ruling.reason, "12 held-out examples of the new material, at least 20 are needed");
+    }
+
+    #[test]
+    fn too_few_new_examples_promote_nothing_but_harm_is_rejected_all_the_same() {
+        let mut kept = Judge::new(GateConfig::default(), 5, vec![plan(100)]);
+        assert_eq!(kept.before_asking(), None);
+        push_all(&mut kept, Part::Retention(0), 0, 0, 100);
+        (0..5).for_each(|_| kept.push(Part::NewSkill, 0.0, 1.0));
+        assert_eq!(kept.rule().outcome, Outcome::Inconclusive);
+        let mut merged = Judge::new(GateConfig::default(), 0, vec![plan(100)]);
+        push_all(&mut merged, Part::Retention(0), 20, 1, 79);
+        assert_eq!(merged.rule().outcome, Outcome::Promote, "{}", merged.rule().reason);
+        let mut spoiled = Judge::new(GateConfig::default(), 0, vec![plan(100)]);
+        push_all(&mut spoiled, Part::Retention(0), 0, 80, 20);
+        assert_eq!(spoiled.rule().outcome, Outcome::Reject);
     }
 
     #[test]

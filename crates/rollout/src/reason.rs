@@ -27,6 +27,12 @@ pub(crate) fn promote(judge: &Judge) -> Ruling {
     Ruling { outcome: Outcome::Promote, reason: format!("{learned}; {kept}") }
 }
 
+/// Nothing new to prove, but better at what was learned before.
+pub(crate) fn better_overall(judge: &Judge) -> Ruling {
+    let kept = format!("{}, and none of {} fell", retention(judge), clusters(judge.clusters.len()));
+    Ruling { outcome: Outcome::Promote, reason: format!("better at what was learned before: {kept}") }
+}
+
 pub(crate) fn worse_at_new(judge: &Judge) -> Ruling {
     reject(format!(
         "{}, so it is shown to gain less than {}",

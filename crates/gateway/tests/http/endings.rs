@@ -117,7 +117,7 @@ async fn a_port_in_use_is_named_with_a_hint() {
     let error = autoglm_domain::Error::from(bind(&address).await.unwrap_err());
     assert_eq!(error.kind, autoglm_domain::ErrorKind::Conflict);
     assert_eq!(error.message, format!("{address} is in use by another process"));
-    assert_eq!(error.hint.as_deref(), Some("stop it, or choose another address with `gateway.listen`"));
+    assert_eq!(error.hint.as_deref(), Some("stop it, or choose another address with `server.listen`"));
     let nonsense = bind("nowhere:port").await.unwrap_err().to_string();
     assert!(nonsense.starts_with("cannot listen on `nowhere:port`: "), "{nonsense}");
 }
