@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Error, Experience, Generator, Result, Store, VersionNumber};
+use autoglm_domain::{Error, Experience, Generator, Result, Store, Trigger, VersionNumber};
 use autoglm_train::{Budget, Learned, Plan, PlanConfig, Strategy};
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -18,8 +18,8 @@ use crate::{
     settings::Settings,
 };
 
-/// Share of a task's consolidation time that the training run may take; the rest is for the gate and measuring.
-const TRAINING_SHARE: f64 = 0.72;
+/// Share of the time to consolidate that a training run may take; the rest is for the gate and measuring.
+const TRAINING_SHARE: f64 = 0.75;
 /// Seconds that the spoiled candidate is trained for.
 const SPOILED_SECONDS: f32 = 4.0;
 
@@ -47,7 +47,10 @@ pub(crate) async fn demo_run(options: &DemoOptions, settings: Settings, printer:
         base_url: format!("http://{address}"),
         store: Arc::clone(&parts.store) as Arc<dyn Store>,
         generator: Arc::clone(&parts.engine) as Arc<dyn Generator>,
-        control: Arc::new(LoopControl(parts)),
+        control: Arc::new(LoopControl {
+            parts,
+            merge_seconds: demo::merge_seconds(options.minutes) * TRAINING_SHARE,
+        }),
     };
     let display = Display::new(printer.writer(), printer.err_is_terminal(), printer.has_colour());
     let played = demo::run(options, stream, server, &display).await;
@@ -68,8 +71,8 @@ struct Temporary(std::path::PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::debug!(%error, folder = %self.0.display(), "a temporary folder stays behind");
+        if let Err(error) = std::fs::remove_dir_all(&self.parts) {
+            tracing::debug!(%error, folder = %self.parts.display(), "a temporary folder stays behind");
         }
     }
 }
@@ -118,28 +121,31 @@ fn demo_settings(
 }
 
 /// The running loop as the demo drives it.
-struct LoopControl(Arc<Parts>);
+struct LoopControl {
+    parts: Arc<Parts>,
+    merge_seconds: f64,
+}
 
 impl LoopControl {
     async fn is_idle(&self) -> bool {
-        !self.0.signals.busy()
-            && matches!(self.0.store.assessment_lag().await, Ok(0))
-            && !self.0.signals.busy()
+        !self.parts.signals.busy()
+            && matches!(self.parts.store.assessment_lag().await, Ok(0))
+            && !self.parts.signals.busy()
     }
 
     /// Everything that may be trained on, as one plan.
     fn everything(&self, examples: Vec<Experience>, seed: u64) -> Result<Plan> {
-        let config = PlanConfig { strategy: Strategy::Joint, ..self.0.settings.train.plan.clone() };
+        let config = PlanConfig { strategy: Strategy::Joint, ..self.parts.settings.train.plan.clone() };
         let (new, pool) = autoglm_train::divide(examples, &Learned::new());
         Ok(autoglm_train::plan(new, pool, &config, seed)?)
     }
 
     fn pool(&self) -> Vec<Experience> {
-        self.0.memory.training_pool().iter().map(|experience| (**experience).clone()).collect()
+        self.parts.memory.training_pool().iter().map(|experience| (**experience).clone()).collect()
     }
 
     fn seed(&self) -> u64 {
-        self.0.settings.memory.seed
+        self.parts.settings.memory.seed
     }
 }
 
@@ -157,15 +163,26 @@ impl DemoControl for LoopControl {
     async fn consolidate(&self) {
         // What is still being assessed belongs to this run.
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-        while !matches!(self.0.store.assessment_lag().await, Ok(0)) && tokio::time::Instant::now() < deadline
+        while !matches!(self.parts.store.assessment_lag().await, Ok(0))
+            && tokio::time::Instant::now() < deadline
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        self.0.signals.request();
+        self.parts.signals.request();
+    }
+
+    async fn merge(&self) -> Result<VersionNumber> {
+        let _working = self.parts.signals.work();
+        let merge = Consolidation::plan(&self.parts, Trigger::Manual).await?;
+        let budget =
+            Budget { seconds: self.merge_seconds as f32, ..self.parts.settings.train.budget.clone() };
+        let version = merge.run_for(&self.parts, &budget).await?;
+        merge.prove(&self.parts, version.number).await?;
+        Ok(version.number)
     }
 
     async fn submit_spoiled(&self) -> Result<VersionNumber> {
-        let _working = self.0.signals.work();
+        let _working = self.parts.signals.work();
         let mut examples = self.pool();
         let mut targets: Vec<String> = examples.iter().map(|example| example.target.clone()).collect();
         targets.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed()));
@@ -173,22 +190,23 @@ impl DemoControl for LoopControl {
             example.target = target;
         }
         let plan = self.everything(examples, self.seed())?;
-        let spoiled = Consolidation::of(champion(&self.0), plan, self.seed(), "spoiled: targets shuffled");
-        let budget = Budget { seconds: SPOILED_SECONDS, ..self.0.settings.train.budget.clone() };
-        let version = spoiled.run_for(&self.0, &budget).await?;
-        spoiled.prove(&self.0, version.number).await?;
+        let spoiled =
+            Consolidation::of(champion(&self.parts), plan, self.seed(), "spoiled: targets shuffled");
+        let budget = Budget { seconds: SPOILED_SECONDS, ..self.parts.settings.train.budget.clone() };
+        let version = spoiled.run_for(&self.parts, &budget).await?;
+        spoiled.prove(&self.parts, version.number).await?;
         Ok(version.number)
     }
 
     async fn train_upper_bound(&self) -> Result<VersionNumber> {
-        let _working = self.0.signals.work();
-        let runs = self.0.store.runs().await?;
+        let _working = self.parts.signals.work();
+        let runs = self.parts.store.runs().await?;
         let spent: f64 = runs.iter().filter_map(|run| run.metrics.get("seconds")).sum();
         let plan = self.everything(self.pool(), self.seed())?;
         let joint =
             Consolidation::of(VersionNumber::BASE, plan, self.seed(), "upper bound: everything at once");
         let budget =
-            Budget { seconds: spent as f32, max_passes: 1000.0, ..self.0.settings.train.budget.clone() };
-        Ok(joint.run_for(&self.0, &budget).await?.number)
+            Budget { seconds: spent as f32, max_passes: 1000.0, ..self.parts.settings.train.budget.clone() };
+        Ok(joint.run_for(&self.parts, &budget).await?.number)
     }
 }

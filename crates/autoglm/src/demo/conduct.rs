@@ -253,6 +253,18 @@ impl<'a> Conductor<'a> {
                 consolidated,
             });
         }
+        self.display.working("merging what was learned");
+        let merged = self
+            .player
+            .meanwhile(tasks, async {
+                let merged = self.server.control.merge().await;
+                self.remeasure(&mut played.retention, tasks).await?;
+                Ok::<_, Error>(merged)
+            })
+            .await?;
+        if let Err(error) = merged {
+            self.display.line(Tone::Caution, &format!("no merge: {error}"));
+        }
         Ok(played)
     }
 

@@ -214,6 +214,10 @@ impl DemoControl for ByHeart {
         self.judge(Outcome::Promote, memory);
     }
 
+    async fn merge(&self) -> Result<VersionNumber> {
+        Err(Error::conflict("a server that learns by heart has nothing to merge"))
+    }
+
     async fn submit_spoiled(&self) -> Result<VersionNumber> {
         Ok(self.judge(Outcome::Reject, HashMap::new()))
     }

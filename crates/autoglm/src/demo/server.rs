@@ -27,6 +27,10 @@ pub(crate) trait DemoControl: Send + Sync {
     /// Asks for a training run on what is there, unless one is pending anyway. Returns at once.
     async fn consolidate(&self);
 
+    /// Trains for a while on everything that was learned, without anything new, and puts the result through the
+    /// gate; returns once the verdict is stored.
+    async fn merge(&self) -> Result<VersionNumber>;
+
     /// Trains a candidate on shuffled targets and puts it through the gate; returns once the verdict is stored.
     async fn submit_spoiled(&self) -> Result<VersionNumber>;
 
