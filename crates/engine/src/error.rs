@@ -142,6 +142,9 @@ impl EngineError {
         match self {
             Self::Config { hint, .. } => hint.clone(),
             Self::ModelNotFound { hint, .. } => Some(hint.clone()),
+            Self::Weights(_) => Some("copy or download the model again".into()),
+            Self::Adapter(_) => Some("an adapter fits only the base model that it was trained on".into()),
+            Self::File { missing: true, .. } => Some("check the path".into()),
             Self::PromptTooLong { .. } => Some("shorten the conversation".into()),
             Self::QueueFull { .. } => Some("try again in a moment".into()),
             Self::TooManyAdapters { .. } => Some("unload versions that are no longer needed".into()),

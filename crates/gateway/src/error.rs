@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
     /// The body is not JSON.
-    #[error("the request body is not valid JSON: {0}")]
+    #[error("the request body is not valid JSON: {0} (hint: send one JSON object)")]
     MalformedJson(String),
     /// A field is missing, unknown, of the wrong type, out of range, or contradicts another.
     #[error("{message}")]

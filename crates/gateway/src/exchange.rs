@@ -277,7 +277,9 @@ impl Exchange {
                 let (limit, input) = (generator.context_length(), self.input(prompt, &[]));
                 match generator.count_tokens(&input) {
                     Ok(tokens) if tokens >= limit => GatewayError::ContextLength {
-                        message: format!("the prompt has {tokens} tokens, the context holds {limit}"),
+                        message: format!(
+                            "the prompt has {tokens} tokens, the context holds {limit} (hint: shorten the conversation)"
+                        ),
                         param: prompt_param(self.request.endpoint),
                     },
                     _ => GatewayError::Refused(with_hint(error)),

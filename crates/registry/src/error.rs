@@ -157,6 +157,11 @@ impl Error {
             Self::Ambiguous { .. } => "write more digits of the hash",
             Self::Moved { .. } => "look at what changed, then try again",
             Self::NoEarlier(_) => "nothing was promoted before it",
+            Self::Refused(_) => {
+                "nothing was registered; save the adapter again from the training that made it"
+            }
+            Self::OtherBase { .. } => "train or import it on top of the base model that is served",
+            Self::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "check the path",
             Self::Port(error) => return error.hint.clone(),
             _ => return None,
         };

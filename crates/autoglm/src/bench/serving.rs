@@ -169,8 +169,15 @@ impl Training {
 
 /// Prints it.
 pub(crate) fn print(report: &ServingReport, printer: &Printer) -> Outcome {
-    let mut table =
-        Table::new(&[">REQUESTS/S", "TRAINING", ">P50", ">P99", ">FACTOR OF P99", ">TOKENS/S TRAINED", ">FAILED"]);
+    let mut table = Table::new(&[
+        ">REQUESTS/S",
+        "TRAINING",
+        ">P50",
+        ">P99",
+        ">FACTOR OF P99",
+        ">TOKENS/S TRAINED",
+        ">FAILED",
+    ]);
     table.row([
         "0".into(),
         "yes".into(),

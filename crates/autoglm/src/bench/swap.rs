@@ -112,7 +112,8 @@ async fn measure(host: &Host, swaps: usize, connections: usize) -> Result<SwapRe
         stop.store(true, Ordering::Release);
         Ok::<Vec<Duration>, Error>(latencies)
     };
-    let (latencies, samples) = futures::join!(mover, traffic::without_pause(&client, &prompts, connections, &stop));
+    let (latencies, samples) =
+        futures::join!(mover, traffic::without_pause(&client, &prompts, connections, &stop));
     let (latencies, seconds) = (latencies?, begin.elapsed().as_secs_f64());
 
     let taken_in = arrivals(host).await?;

@@ -37,7 +37,8 @@ impl Prompts {
     /// The stream's traffic, task by task in turn.
     pub(crate) fn of(stream: &Stream) -> Arc<Self> {
         let longest = stream.tasks.iter().map(|task| task.traffic.len()).max().unwrap_or_default();
-        let in_turn = (0..longest).flat_map(|at| stream.tasks.iter().filter_map(move |task| task.traffic.get(at)));
+        let in_turn =
+            (0..longest).flat_map(|at| stream.tasks.iter().filter_map(move |task| task.traffic.get(at)));
         Arc::new(Self { utterances: in_turn.cloned().collect(), next: AtomicUsize::new(0) })
     }
 

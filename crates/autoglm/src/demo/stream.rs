@@ -185,7 +185,11 @@ fn parse_line(line: &[u8]) -> Parsed<ParsedLine> {
         return Err(format!("{} bytes, more than {MAX_LINE_BYTES}", line.len()).into());
     }
     let text = std::str::from_utf8(line).map_err(|_| "not UTF-8")?;
-    let value: Value = serde_json::from_str(text.trim()).map_err(|error| format!("not JSON: {error}"))?;
+    let value: Value = serde_json::from_str(text.trim()).map_err(|error| {
+        // The line is ours to name; serde counts within it, and always from 1.
+        let said = error.to_string();
+        format!("not JSON: {}", said.replace(" at line 1 column ", " at column "))
+    })?;
     let Value::Object(mut object) = value else { return Err("not a JSON object".into()) };
     if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
         return Err(unknown_key(key));

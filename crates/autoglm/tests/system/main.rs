@@ -1,0 +1,14 @@
+//! The real executable as a server: killed at any moment, fed with what is wrong, talked to by the official
+//! client, asked where its answers come from.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so and stop")]
+
+mod adapters;
+mod bad_files;
+mod bad_requests;
+mod client;
+mod disk;
+mod kill;
+mod ledger;
+mod server;
+mod trace;
