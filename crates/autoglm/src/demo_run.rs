@@ -71,8 +71,8 @@ struct Temporary(std::path::PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.parts) {
-            tracing::debug!(%error, folder = %self.parts.display(), "a temporary folder stays behind");
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::debug!(%error, folder = %self.0.display(), "a temporary folder stays behind");
         }
     }
 }
