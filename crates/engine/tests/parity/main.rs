@@ -1,7 +1,12 @@
 //! The engine against transformers and PEFT, on files that `fixtures/make_fixtures.py` wrote; and what it says of
 //! files that are not what they should be.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "what fails here fails the test, and what is measured is shown"
+)]
 
 mod adapters;
 mod bad_files;
