@@ -59,7 +59,7 @@ pub(crate) struct DemoOptions {
     #[arg(long, default_value_t = 7)]
     pub(crate) seed: u64,
     /// Time for the whole demo, from the first request to the report
-    #[arg(long, default_value_t = 6.0, value_name = "N")]
+    #[arg(long, default_value_t = 7.0, value_name = "N")]
     pub(crate) minutes: f64,
     /// Share of the answers that get feedback, 0 to 1
     #[arg(long, default_value_t = 0.6, value_name = "SHARE")]
