@@ -1,6 +1,7 @@
 //! A whole autoglm in one process: everything opened, wired, served and closed.
 
 mod aliases;
+mod lock;
 mod orders;
 mod recall;
 mod residents;
@@ -21,6 +22,7 @@ use autoglm_rollout::{AnswerCache, RolloutRunner};
 use autoglm_train::{Runner, Triggers};
 use tokio::{net::TcpListener, task::JoinHandle};
 
+use self::lock::DataLock;
 pub(crate) use self::residents::Residents;
 pub(crate) use crate::demo_run::demo_run;
 use crate::{
@@ -34,6 +36,7 @@ const ENGINE_GRACE: Duration = Duration::from_secs(5);
 
 /// Everything that the loop works with.
 pub(crate) struct Parts {
+    lock: DataLock,
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
@@ -124,6 +127,7 @@ impl Node {
         if let Err(error) = self.parts.store.close().await {
             tracing::warn!(%error, "the store did not close in order");
         }
+        self.parts.lock.release();
     }
 }
 
@@ -133,6 +137,7 @@ async fn open_parts(settings: Settings) -> Result<Parts> {
         Error::unavailable(format!("the data directory `{}` cannot be made: {error}", data.display()))
             .with_hint("choose another with --data-dir")
     })?;
+    let lock = DataLock::take(&data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let store =
@@ -171,6 +176,7 @@ async fn open_parts(settings: Settings) -> Result<Parts> {
     );
     settings.rollout.check().map_err(Error::from)?;
     Ok(Parts {
+        lock,
         memory: Arc::new(memory.await.map_err(Error::from)?),
         evaluator: evaluator.map_err(Error::from)?,
         triggers: Triggers::new(settings.train.triggers.clone()).map_err(Error::from)?,

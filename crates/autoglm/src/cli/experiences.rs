@@ -194,7 +194,6 @@ async fn import(args: ImportArgs, settings: &SettingsArgs, printer: &Printer) ->
     for line in &imported.broken {
         printer.note(&format!("line {}: {}", line.line, line.reason));
     }
-    printer.note("a server that is running now sees them after its next start");
     if args.json {
         return printer.json(&imported);
     }
