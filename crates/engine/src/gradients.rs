@@ -14,6 +14,7 @@ use crate::{
         cross_entropy_row, matmul, rms_norm, rms_norm_backward, rotate, rotate_back, swiglu, swiglu_backward,
     },
     model::{Model, normalise_heads},
+    scratch::{Buffer, Scratch},
     weights::{LayerWeights, Linear},
 };
 
@@ -50,14 +51,14 @@ impl PackedBatch {
 }
 
 /// What the backward pass needs of one block.
-struct Tape {
-    input: Vec<f32>,           // [rows, hidden]
-    qkv_raw: Option<Vec<f32>>, // [rows, qkv_width], before the head norms
-    qkv: Vec<f32>,             // [rows, qkv_width], rotated
-    attended: Vec<f32>,        // [rows, query_width]
-    middle: Vec<f32>,          // [rows, hidden]
-    gate_up: Vec<f32>,         // [rows, 2 intermediate]
-    low: [Vec<Vec<f32>>; 4],   // `x Aᵀ` of each adapter of qkv, o, gate_up, down: [rows, rank]
+struct Tape<'a> {
+    input: Buffer<'a>,           // [rows, hidden]
+    qkv_raw: Option<Buffer<'a>>, // [rows, qkv_width], before the head norms
+    qkv: Buffer<'a>,             // [rows, qkv_width], rotated
+    attended: Buffer<'a>,        // [rows, query_width]
+    middle: Buffer<'a>,          // [rows, hidden]
+    gate_up: Buffer<'a>,         // [rows, 2 intermediate]
+    low: [Vec<Buffer<'a>>; 4],   // `x Aᵀ` of each adapter of qkv, o, gate_up, down: [rows, rank]
 }
 
 /// A pass over one packed batch.
@@ -67,6 +68,7 @@ pub(crate) struct Pass<'a> {
     threads: Threads,
     /// Called between blocks, so that training can stand aside for serving.
     pause: &'a (dyn Fn() + Sync),
+    scratch: &'a Scratch,
 }
 
 impl<'a> Pass<'a> {
@@ -75,8 +77,9 @@ impl<'a> Pass<'a> {
         adapter: &'a AdapterWeights,
         threads: Threads,
         pause: &'a (dyn Fn() + Sync),
+        scratch: &'a Scratch,
     ) -> Self {
-        Self { model, adapter, threads, pause }
+        Self { model, adapter, threads, pause, scratch }
     }
 
     /// Sum of `weight · loss` over the targets, in nats; adds its gradients to `gradients`.
@@ -89,7 +92,7 @@ impl<'a> Pass<'a> {
             (self.pause)();
             tapes.push(self.forward_block(layer, &mut x, batch, &rotary));
         }
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = self.scratch.zeros(x.len());
         let loss = self.output_backward(&x, batch, &mut dx, Some(gradients));
         drop(x);
         for layer in (0..layers).rev() {
@@ -114,7 +117,7 @@ impl<'a> Pass<'a> {
             (self.pause)();
             self.forward_block(layer, &mut x, batch, &rotary);
         }
-        let mut unused = vec![0.0; x.len()];
+        let mut unused = self.scratch.zeros(x.len());
         self.output_backward(&x, batch, &mut unused, None)
     }
 
@@ -122,24 +125,28 @@ impl<'a> Pass<'a> {
         self.model.rotary_table(batch.sequences.iter().flat_map(|range| 0..range.len()))
     }
 
-    fn embed(&self, batch: &PackedBatch) -> Vec<f32> {
+    fn embed(&self, batch: &PackedBatch) -> Buffer<'a> {
         let hidden = self.model.config().hidden_size;
         let table = self.adapter.embed.as_deref().unwrap_or(&self.model.weights().embed);
-        batch.tokens.iter().flat_map(|&token| &table[token as usize * hidden..][..hidden]).copied().collect()
+        let mut x = self.scratch.take(batch.tokens.len() * hidden);
+        for (x, &token) in x.chunks_exact_mut(hidden).zip(&batch.tokens) {
+            x.copy_from_slice(&table[token as usize * hidden..][..hidden]);
+        }
+        x
     }
 
     /// One block forward: `x` `[rows, hidden]` in place.
     fn forward_block(
         &self,
         layer: usize,
-        x: &mut Vec<f32>,
+        x: &mut Buffer<'a>,
         batch: &PackedBatch,
         rotary: &RotaryTable,
-    ) -> Tape {
+    ) -> Tape<'a> {
         let (config, shape) = (self.model.config(), self.model.attention_shape());
         let (base, change) = (&self.model.weights().layers[layer], &self.adapter.layers[layer]);
         let rows = batch.tokens.len();
-        let mut normed = vec![0.0; x.len()];
+        let mut normed = self.scratch.take(x.len());
         rms_norm(
             &mut normed,
             x,
@@ -147,12 +154,12 @@ impl<'a> Pass<'a> {
             config.rms_norm_eps,
         );
         let (mut qkv, low_qkv) = self.linear(&normed, &base.qkv, &change.qkv);
-        let qkv_raw = base.q_norm.is_some().then(|| qkv.clone());
+        let qkv_raw = base.q_norm.is_some().then(|| self.scratch.copy(&qkv));
         if let Some((q_norm, k_norm)) = head_norms(base, change) {
             normalise_heads(&mut qkv, q_norm, k_norm, shape, config.rms_norm_eps);
         }
         rotate(&mut qkv, shape.qkv_width(), shape.heads + shape.kv_heads, rotary);
-        let mut attended = vec![0.0; rows * shape.query_width()];
+        let mut attended = self.scratch.take(rows * shape.query_width());
         for range in &batch.sequences {
             let out = &mut attended[range.start * shape.query_width()..range.end * shape.query_width()];
             let qkv = &qkv[range.start * shape.qkv_width()..range.end * shape.qkv_width()];
@@ -164,7 +171,7 @@ impl<'a> Pass<'a> {
         let post_norm = change.post_norm.as_deref().unwrap_or(&base.post_norm);
         rms_norm(&mut normed, &middle, post_norm, config.rms_norm_eps);
         let (gate_up, low_gate_up) = self.linear(&normed, &base.gate_up, &change.gate_up);
-        let mut activated = vec![0.0; rows * config.intermediate_size];
+        let mut activated = self.scratch.take(rows * config.intermediate_size);
         swiglu(&mut activated, &gate_up, config.intermediate_size);
         let (mut output, low_down) = self.linear(&activated, &base.down, &change.down);
         add_assign(&mut output, &middle);
@@ -176,7 +183,7 @@ impl<'a> Pass<'a> {
     fn backward_block(
         &self,
         layer: usize,
-        tape: Tape,
+        tape: Tape<'a>,
         dx: &mut [f32],
         batch: &PackedBatch,
         rotary: &RotaryTable,
@@ -187,16 +194,16 @@ impl<'a> Pass<'a> {
         let (rows, width, eps) = (batch.tokens.len(), config.intermediate_size, config.rms_norm_eps);
         let [low_qkv, low_o, low_gate_up, low_down] = &tape.low;
 
-        let mut activated = vec![0.0; rows * width];
+        let mut activated = self.scratch.take(rows * width);
         swiglu(&mut activated, &tape.gate_up, width);
         let d_activated =
             self.linear_backward(dx, &activated, &base.down, &change.down, low_down, &mut gradients.down);
         drop(activated);
-        let mut d_gate_up = vec![0.0; rows * 2 * width];
+        let mut d_gate_up = self.scratch.take(rows * 2 * width);
         swiglu_backward(&mut d_gate_up, &d_activated, &tape.gate_up, width);
         drop(d_activated);
         let post_norm = change.post_norm.as_deref().unwrap_or(&base.post_norm);
-        let mut normed = vec![0.0; dx.len()];
+        let mut normed = self.scratch.take(dx.len());
         rms_norm(&mut normed, &tape.middle, post_norm, eps);
         let d_normed = self.linear_backward(
             &d_gate_up,
@@ -211,7 +218,7 @@ impl<'a> Pass<'a> {
 
         let d_attended =
             self.linear_backward(dx, &tape.attended, &base.o, &change.o, low_o, &mut gradients.o);
-        let mut d_qkv = vec![0.0; tape.qkv.len()];
+        let mut d_qkv = self.scratch.zeros(tape.qkv.len());
         for range in &batch.sequences {
             let wide = range.start * shape.qkv_width()..range.end * shape.qkv_width();
             let d_out = &d_attended[range.start * shape.query_width()..range.end * shape.query_width()];
@@ -244,13 +251,15 @@ impl<'a> Pass<'a> {
         let output = self.model.output(Some(self.adapter));
         let tied = self.model.weights().lm_head.is_none();
         let mut loss = 0.0;
-        let mut logits = vec![0.0; LOGIT_ROWS.min(batch.targets.len()) * vocab];
+        let mut logits = self.scratch.take(LOGIT_ROWS.min(batch.targets.len()) * vocab);
         for targets in batch.targets.chunks(LOGIT_ROWS) {
             (self.pause)();
             let count = targets.len();
-            let rows: Vec<f32> =
-                targets.iter().flat_map(|t| &x[t.row * hidden..][..hidden]).copied().collect();
-            let mut normed = vec![0.0; rows.len()];
+            let mut rows = self.scratch.take(count * hidden);
+            for (row, target) in rows.chunks_exact_mut(hidden).zip(targets) {
+                row.copy_from_slice(&x[target.row * hidden..][..hidden]);
+            }
+            let mut normed = self.scratch.take(rows.len());
             rms_norm(&mut normed, &rows, norm, eps);
             let logits = &mut logits[..count * vocab];
             let normed_view = Mat::new(&normed, count, hidden);
@@ -262,7 +271,7 @@ impl<'a> Pass<'a> {
             }
             let Some(gradients) = gradients.as_deref_mut() else { continue };
             let d_logits = Mat::new(logits, count, vocab);
-            let mut d_normed = vec![0.0; rows.len()];
+            let mut d_normed = self.scratch.take(rows.len());
             matmul(MatMut::new(&mut d_normed, count, hidden), false, 1.0, d_logits, weight, self.threads);
             if let (true, Some(d_embed)) = (tied, &mut gradients.embed) {
                 matmul(
@@ -274,7 +283,7 @@ impl<'a> Pass<'a> {
                     self.threads,
                 );
             }
-            let mut d_rows = vec![0.0; rows.len()];
+            let mut d_rows = self.scratch.zeros(rows.len());
             rms_norm_backward(&mut d_rows, gradients.norm.as_deref_mut(), &d_normed, &rows, norm, eps);
             for (target, d_row) in targets.iter().zip(d_rows.chunks_exact(hidden)) {
                 add_assign(&mut dx[target.row * hidden..][..hidden], d_row);
@@ -284,16 +293,16 @@ impl<'a> Pass<'a> {
     }
 
     /// `y = x Wᵀ + b + Σ scale · (x Aᵀ) Bᵀ`, and each `x Aᵀ`.
-    fn linear(&self, x: &[f32], base: &Linear, change: &SlotChange) -> (Vec<f32>, Vec<Vec<f32>>) {
+    fn linear(&self, x: &[f32], base: &Linear, change: &SlotChange) -> (Buffer<'a>, Vec<Buffer<'a>>) {
         let rows = x.len() / base.d_in;
-        let mut y = vec![0.0; rows * base.d_out];
+        let mut y = self.scratch.take(rows * base.d_out);
         let weight = change.replacement.as_deref().unwrap_or(&base.weight);
         let x = Mat::new(x, rows, base.d_in);
         let weight = Mat::new(weight, base.d_out, base.d_in);
         matmul(MatMut::new(&mut y, rows, base.d_out), false, 1.0, x, weight.t(), self.threads);
         let mut lows = Vec::with_capacity(change.loras.len());
         for lora in &change.loras {
-            let mut low = vec![0.0; rows * lora.rank];
+            let mut low = self.scratch.take(rows * lora.rank);
             let a = Mat::new(&lora.a, lora.rank, base.d_in).t();
             matmul(MatMut::new(&mut low, rows, lora.rank), false, 1.0, x, a, self.threads);
             let part = MatMut::strided(&mut y[lora.rows.start..], rows, lora.rows.len(), base.d_out);
@@ -316,12 +325,12 @@ impl<'a> Pass<'a> {
         x: &[f32],
         base: &Linear,
         change: &SlotChange,
-        lows: &[Vec<f32>],
+        lows: &[Buffer<'_>],
         gradients: &mut SlotChange,
-    ) -> Vec<f32> {
+    ) -> Buffer<'a> {
         let rows = x.len() / base.d_in;
         let weight = change.replacement.as_deref().unwrap_or(&base.weight);
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = self.scratch.take(x.len());
         let x = Mat::new(x, rows, base.d_in);
         let dy_view = Mat::new(dy, rows, base.d_out);
         let weight = Mat::new(weight, base.d_out, base.d_in);
@@ -333,7 +342,7 @@ impl<'a> Pass<'a> {
             let (out, rank) = (lora.rows.len(), lora.rank);
             let dy = Mat::strided(&dy[lora.rows.start..], rows, out, base.d_out);
             let low = Mat::new(low, rows, rank);
-            let mut d_low = vec![0.0; rows * rank];
+            let mut d_low = self.scratch.take(rows * rank);
             let b = Mat::new(&lora.b, out, rank);
             matmul(MatMut::new(&mut d_low, rows, rank), false, self.adapter.scale, dy, b, self.threads);
             let d_b = MatMut::new(&mut gradient.b, out, rank);
@@ -428,10 +437,12 @@ mod tests {
         for (tensor, _) in weights.tensors_mut() {
             tensor.iter_mut().for_each(|value| *value += random.random_range(-0.1..0.1));
         }
-        let (batch, pause) = (batch(), || ());
+        let (batch, pause, scratch) = (batch(), || (), Scratch::default());
         let mut gradients = weights.zeros_like();
-        let loss = Pass::new(model, &weights, Threads::One, &pause).run(&batch, &mut gradients);
-        assert!((loss - Pass::new(model, &weights, Threads::One, &pause).loss(&batch)).abs() < 1e-6);
+        let loss = Pass::new(model, &weights, Threads::One, &pause, &scratch).run(&batch, &mut gradients);
+        assert!(
+            (loss - Pass::new(model, &weights, Threads::One, &pause, &scratch).loss(&batch)).abs() < 1e-6
+        );
         let h = 5e-3;
         let tensors = gradients.tensors_mut().len();
         for tensor in 0..tensors {
@@ -441,7 +452,7 @@ mod tests {
                 let mut losses = [0.0; 2];
                 for (loss, step) in losses.iter_mut().zip([h, -h]) {
                     weights.tensors_mut()[tensor].0[at] += step;
-                    *loss = Pass::new(model, &weights, Threads::One, &pause).loss(&batch);
+                    *loss = Pass::new(model, &weights, Threads::One, &pause, &scratch).loss(&batch);
                     weights.tensors_mut()[tensor].0[at] -= step;
                 }
                 let expected = (losses[0] - losses[1]) / f64::from(2.0 * h);
@@ -521,7 +532,7 @@ mod tests {
                 f64::from(cross_entropy_row(&mut row, target.token as usize, 1.0))
             })
             .sum();
-        let loss = Pass::new(&model, &adapter, Threads::One, &|| ()).loss(&packed);
+        let loss = Pass::new(&model, &adapter, Threads::One, &|| (), &Scratch::default()).loss(&packed);
         assert!((loss - expected).abs() < 1e-4, "{loss} instead of {expected}");
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     kernels::Threads,
     model::Model,
     optimizer::{AdamW, clipping, gather},
+    scratch::Scratch,
 };
 
 /// How training stands aside for serving.
@@ -79,6 +80,7 @@ pub(crate) struct Learner<'a> {
     pub(crate) weights: AdapterWeights,
     optimizer: AdamW,
     gradients: Vec<AdapterWeights>, // one a shard
+    scratch: Scratch,
     pool: &'a rayon::ThreadPool,
     courtesy: Courtesy,
     max_grad_norm: f32,
@@ -96,7 +98,9 @@ impl<'a> Learner<'a> {
         courtesy: Courtesy,
     ) -> Self {
         let gradients = (0..pool.current_num_threads()).map(|_| weights.zeros_like()).collect();
-        Self { model, weights, optimizer, gradients, pool, courtesy, max_grad_norm, loss: 0.0, weight: 0.0 }
+        let scratch = Scratch::default();
+        let (loss, weight) = (0.0, 0.0);
+        Self { model, weights, optimizer, gradients, scratch, pool, courtesy, max_grad_norm, loss, weight }
     }
 
     /// Into how many parts a batch is best split.
@@ -107,14 +111,16 @@ impl<'a> Learner<'a> {
     /// Adds the gradients of one batch, given in at most [`Learner::shards`] parts.
     pub(crate) fn accumulate(&mut self, shards: &[PackedBatch]) {
         let threads = if shards.len() == 1 { Threads::All } else { Threads::One };
-        let (model, weights, courtesy) = (self.model, &self.weights, &self.courtesy);
+        let (model, weights, courtesy, scratch) = (self.model, &self.weights, &self.courtesy, &self.scratch);
         let pause = || courtesy.stand_aside();
         let gradients = &mut self.gradients;
         let losses: Vec<f64> = self.pool.install(|| {
             shards
                 .par_iter()
                 .zip(gradients.par_iter_mut())
-                .map(|(shard, gradients)| Pass::new(model, weights, threads, &pause).run(shard, gradients))
+                .map(|(shard, gradients)| {
+                    Pass::new(model, weights, threads, &pause, scratch).run(shard, gradients)
+                })
                 .collect()
         });
         self.loss += losses.iter().sum::<f64>();
@@ -145,10 +151,13 @@ impl<'a> Learner<'a> {
 
     /// Mean loss a supervised token over `batches`, without learning from them.
     pub(crate) fn evaluate(&self, batches: &[PackedBatch]) -> f64 {
-        let (model, weights, courtesy) = (self.model, &self.weights, &self.courtesy);
+        let (model, weights, courtesy, scratch) = (self.model, &self.weights, &self.courtesy, &self.scratch);
         let pause = || courtesy.stand_aside();
         let losses: f64 = self.pool.install(|| {
-            batches.par_iter().map(|batch| Pass::new(model, weights, Threads::One, &pause).loss(batch)).sum()
+            batches
+                .par_iter()
+                .map(|batch| Pass::new(model, weights, Threads::One, &pause, scratch).loss(batch))
+                .sum()
         });
         let weight: f64 = batches.iter().flat_map(|b| &b.targets).map(|t| f64::from(t.weight)).sum();
         losses / weight.max(f64::MIN_POSITIVE)

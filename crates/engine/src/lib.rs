@@ -23,6 +23,7 @@ mod pretrain;
 mod rope;
 mod sampler;
 mod score;
+mod scratch;
 mod serving;
 mod template;
 mod text_stream;

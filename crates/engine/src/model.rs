@@ -13,6 +13,7 @@ use crate::{
         rms_norm, rotate, swiglu,
     },
     rope::rope_frequencies,
+    scratch::{Buffer, Scratch},
     weights::{BaseWeights, LayerWeights, Linear},
 };
 
@@ -24,6 +25,7 @@ pub struct Model {
     frequencies: Vec<f32>, // [head_dim / 2]
     rotary_scale: f32,
     hash: ContentHash,
+    scratch: Scratch,
 }
 
 /// Keys and values of one sequence, a buffer a layer, grown as needed.
@@ -93,7 +95,7 @@ impl Model {
     pub(crate) fn new(config: ModelConfig, weights: BaseWeights) -> Result<Self> {
         let (frequencies, rotary_scale) = rope_frequencies(&config);
         let hash = weights.hash();
-        Ok(Self { config, weights, frequencies, rotary_scale, hash })
+        Ok(Self { config, weights, frequencies, rotary_scale, hash, scratch: Scratch::default() })
     }
 
     /// The configuration.
@@ -137,6 +139,11 @@ impl Model {
     /// no cache has changed then.
     pub fn step(&self, batch: &mut [SequenceInput<'_>]) -> Result<Vec<f32>> {
         self.check(batch)?;
+        // Once into the pool for the whole step: entering it for each product would wake it a hundred times.
+        Ok(rayon::scope(|_| self.run(batch)))
+    }
+
+    fn run(&self, batch: &mut [SequenceInput<'_>]) -> Vec<f32> {
         // Sequences of one adapter lie side by side, so that each adapter is one product.
         let mut order: Vec<usize> = (0..batch.len()).collect();
         order.sort_by_key(|&at| batch[at].adapter.map_or(0, |adapter| std::ptr::from_ref(adapter) as usize));
@@ -153,7 +160,7 @@ impl Model {
         for sequence in batch.iter_mut() {
             sequence.cache.tokens += sequence.tokens.len();
         }
-        Ok(self.logits(&x, batch, &order, &starts))
+        self.logits(&x, batch, &order, &starts)
     }
 
     fn check(&self, batch: &[SequenceInput<'_>]) -> Result<()> {
@@ -181,14 +188,15 @@ impl Model {
     }
 
     /// Rows of the embedding table: `[rows, hidden]`.
-    fn embed(&self, batch: &[SequenceInput<'_>], order: &[usize], groups: &[Group<'_>]) -> Vec<f32> {
+    fn embed(&self, batch: &[SequenceInput<'_>], order: &[usize], groups: &[Group<'_>]) -> Buffer<'_> {
         let hidden = self.config.hidden_size;
         let rows = groups.last().map_or(0, |group| group.rows.end);
-        let mut x = Vec::with_capacity(rows * hidden);
+        let mut x = self.scratch.take(rows * hidden);
+        let mut into = x.chunks_exact_mut(hidden);
         for &at in order {
             let table = batch[at].adapter.and_then(|a| a.embed.as_deref()).unwrap_or(&self.weights.embed);
-            for &token in batch[at].tokens {
-                x.extend_from_slice(&table[token as usize * hidden..][..hidden]);
+            for (&token, row) in batch[at].tokens.iter().zip(into.by_ref()) {
+                row.copy_from_slice(&table[token as usize * hidden..][..hidden]);
             }
         }
         x
@@ -210,15 +218,15 @@ impl Model {
             (&self.weights.layers[layer], self.attention_shape(), self.config.rms_norm_eps);
         let (hidden, stride) = (self.config.hidden_size, shape.qkv_width());
         let rows = x.len() / hidden;
-        let mut normed = vec![0.0; x.len()];
+        let mut normed = self.scratch.take(x.len());
         norm_groups(&mut normed, x, groups, eps, hidden, |group| {
             group.layer(layer).and_then(|change| change.input_norm.as_deref()).unwrap_or(&weights.input_norm)
         });
-        let mut qkv = linear(&normed, &weights.qkv, groups, layer, Slot::Qkv);
+        let mut qkv = self.linear(&normed, &weights.qkv, groups, layer, Slot::Qkv);
         self.normalise_heads(weights, layer, &mut qkv, groups);
         rotate(&mut qkv, stride, shape.heads + shape.kv_heads, rotary);
 
-        let mut attended = vec![0.0; rows * shape.query_width()];
+        let mut attended = self.scratch.zeros(rows * shape.query_width());
         for (&at, &start) in order.iter().zip(starts) {
             let sequence = &mut batch[at];
             let new = sequence.tokens.len();
@@ -232,15 +240,49 @@ impl Model {
             let out = &mut attended[start * shape.query_width()..][..new * shape.query_width()];
             attention_with_cache(out, qkv, stride, keys, values, new, shape);
         }
-        add_assign(x, &linear(&attended, &weights.o, groups, layer, Slot::O));
+        add_assign(x, &self.linear(&attended, &weights.o, groups, layer, Slot::O));
 
         norm_groups(&mut normed, x, groups, eps, hidden, |group| {
             group.layer(layer).and_then(|change| change.post_norm.as_deref()).unwrap_or(&weights.post_norm)
         });
-        let gate_up = linear(&normed, &weights.gate_up, groups, layer, Slot::GateUp);
-        let mut activated = vec![0.0; rows * self.config.intermediate_size];
+        let gate_up = self.linear(&normed, &weights.gate_up, groups, layer, Slot::GateUp);
+        let mut activated = self.scratch.take(rows * self.config.intermediate_size);
         swiglu(&mut activated, &gate_up, self.config.intermediate_size);
-        add_assign(x, &linear(&activated, &weights.down, groups, layer, Slot::Down));
+        add_assign(x, &self.linear(&activated, &weights.down, groups, layer, Slot::Down));
+    }
+
+    /// `y = x Wᵀ + b`, with each group's low-rank or whole-matrix change.
+    fn linear(&self, x: &[f32], base: &Linear, groups: &[Group<'_>], layer: usize, slot: Slot) -> Buffer<'_> {
+        let rows = x.len() / base.d_in;
+        let mut y = self.scratch.take(rows * base.d_out);
+        let replaced = |group: &Group<'_>| {
+            group.layer(layer).is_some_and(|change| change.slot(slot).replacement.is_some())
+        };
+        if !groups.iter().any(replaced) {
+            product(&mut y, x, &base.weight, base.d_in, base.d_out);
+        }
+        for group in groups {
+            let x = &x[group.rows.start * base.d_in..group.rows.end * base.d_in];
+            let y = &mut y[group.rows.start * base.d_out..group.rows.end * base.d_out];
+            let change = group.layer(layer).map(|change| change.slot(slot));
+            if groups.iter().any(replaced) {
+                let weight = change.and_then(|change| change.replacement.as_deref()).unwrap_or(&base.weight);
+                product(y, x, weight, base.d_in, base.d_out);
+            }
+            let scale = group.adapter.map_or(0.0, |adapter| adapter.scale);
+            for lora in change.map_or(&[][..], |change| &change.loras) {
+                let count = group.rows.len();
+                let mut low = self.scratch.take(count * lora.rank);
+                product(&mut low, x, &lora.a, base.d_in, lora.rank);
+                let y = MatMut::strided(&mut y[lora.rows.start..], count, lora.rows.len(), base.d_out);
+                let b = Mat::new(&lora.b, lora.rows.len(), lora.rank).t();
+                matmul(y, true, scale, Mat::new(&low, count, lora.rank), b, Threads::All);
+            }
+        }
+        if let Some(bias) = &base.bias {
+            y.chunks_exact_mut(base.d_out).for_each(|row| add_assign(row, bias));
+        }
+        y
     }
 
     /// RMSNorm of every query and key head, where the family has it.
@@ -386,39 +428,6 @@ pub(crate) fn normalise_heads(
             values.copy_from_slice(&normed);
         }
     }
-}
-
-/// `y = x Wᵀ + b`, with each group's low-rank or whole-matrix change.
-fn linear(x: &[f32], base: &Linear, groups: &[Group<'_>], layer: usize, slot: Slot) -> Vec<f32> {
-    let rows = x.len() / base.d_in;
-    let mut y = vec![0.0; rows * base.d_out];
-    let replaced =
-        |group: &Group<'_>| group.layer(layer).is_some_and(|change| change.slot(slot).replacement.is_some());
-    if !groups.iter().any(replaced) {
-        product(&mut y, x, &base.weight, base.d_in, base.d_out);
-    }
-    for group in groups {
-        let x = &x[group.rows.start * base.d_in..group.rows.end * base.d_in];
-        let y = &mut y[group.rows.start * base.d_out..group.rows.end * base.d_out];
-        let change = group.layer(layer).map(|change| change.slot(slot));
-        if groups.iter().any(replaced) {
-            let weight = change.and_then(|change| change.replacement.as_deref()).unwrap_or(&base.weight);
-            product(y, x, weight, base.d_in, base.d_out);
-        }
-        let scale = group.adapter.map_or(0.0, |adapter| adapter.scale);
-        for lora in change.map_or(&[][..], |change| &change.loras) {
-            let count = group.rows.len();
-            let mut low = vec![0.0; count * lora.rank];
-            product(&mut low, x, &lora.a, base.d_in, lora.rank);
-            let y = MatMut::strided(&mut y[lora.rows.start..], count, lora.rows.len(), base.d_out);
-            let b = Mat::new(&lora.b, lora.rows.len(), lora.rank).t();
-            matmul(y, true, scale, Mat::new(&low, count, lora.rank), b, Threads::All);
-        }
-    }
-    if let Some(bias) = &base.bias {
-        y.chunks_exact_mut(base.d_out).for_each(|row| add_assign(row, bias));
-    }
-    y
 }
 
 fn product(y: &mut [f32], x: &[f32], weight: &[f32], d_in: usize, d_out: usize) {

@@ -25,9 +25,14 @@ fn changed_model(family: &str, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u
 
 fn message(error: &EngineError) -> String {
     assert!(matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound), "{error}: {:?}", error.kind());
-    match error.hint() {
-        Some(hint) => format!("{error}; hint: {hint}"),
-        None => error.to_string(),
+    match (error, error.hint()) {
+        // What to do about a configuration depends on what is wrong with it.
+        (EngineError::Config { .. }, Some(hint)) => format!("{error}; hint: {hint}"),
+        (EngineError::Config { .. }, None) => error.to_string(),
+        (_, hint) => {
+            assert!(hint.is_some(), "{error} has no hint");
+            error.to_string()
+        }
     }
 }
 
