@@ -9,6 +9,7 @@ mod latency;
 mod traffic;
 
 pub(crate) mod corrections;
+pub(crate) mod engine;
 pub(crate) mod load;
 pub(crate) mod serving;
 pub(crate) mod swap;

@@ -39,6 +39,8 @@ enum BenchCommand {
     Serving(ServingArgs),
     /// Requests a second by the number of connections
     Load(LoadArgs),
+    /// Prefill, decode and a training step on random weights
+    Engine(EngineArgs),
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +89,22 @@ struct LoadArgs {
     seconds: f64,
 }
 
+#[derive(Debug, Args)]
+struct EngineArgs {
+    /// Shapes of the model
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "small,big", value_name = "SIZE")]
+    sizes: Vec<bench::engine::Size>,
+    /// What is done with it
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "infer,train", value_name = "MODE")]
+    modes: Vec<bench::engine::Mode>,
+    /// Threads
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    threads: usize,
+    /// Repetitions; decoding steps are repeated six times as often
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    repeats: usize,
+}
+
 /// Measures and prints.
 pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Printer) -> Outcome {
     let settings: Settings = settings.load("warn", [model(args.model)])?;
@@ -119,6 +137,13 @@ pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Prin
             args.connections.iter().try_for_each(|n| within("connections", *n as f64, 1.0, 1024.0))?;
             let report = bench::load::run(settings, &args.connections, seconds(args.seconds)?).await?;
             show(&report, json, printer, bench::load::print)
+        }
+        BenchCommand::Engine(args) => {
+            within("threads", args.threads as f64, 1.0, 1024.0)?;
+            within("repeats", args.repeats as f64, 1.0, 1000.0)?;
+            let run = || bench::engine::run(&args.sizes, &args.modes, args.threads, args.repeats);
+            let report = tokio::task::block_in_place(run)?;
+            show(&report, json, printer, bench::engine::print)
         }
     }
 }

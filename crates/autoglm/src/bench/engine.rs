@@ -1,0 +1,262 @@
+//! The engine alone: prefill, decode and a training step on random weights of two sizes, so that it can be held
+//! against other engines on the same work.
+//!
+//! Every figure is a median with the slowest and the fastest repetition beside it. The peak of memory is the whole
+//! process's so far: measure one mode of one size in a process where that matters.
+
+use std::{fmt::Write as _, sync::Arc, time::Instant};
+
+use autoglm_domain::{
+    ChatMessage, Control, HyperParameters, Result, SystemClock, TrainExample, TrainJob, Trainer as _,
+};
+use autoglm_engine::{
+    ChatTemplate, Courtesy, KvCache, LoraTrainer, Model, ModelConfig, SequenceInput, TextCodec, Tokenizer,
+    WantedLogits, set_threads,
+};
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::latency::median;
+use crate::printer::{Outcome, Printer, Table};
+
+/// Tokens of the prompt that is prefilled.
+const PROMPT: usize = 512;
+/// Tokens in the cache when decoding begins.
+const CONTEXT: usize = 128;
+/// Sequences decoded at once.
+const DECODE_BATCHES: [usize; 2] = [1, 8];
+/// Sequences of a training step and the tokens of each.
+const TRAIN_BATCH: [usize; 2] = [4, 256];
+const VOCABULARY: usize = 32_000;
+const SEED: u64 = 0;
+
+/// Shape of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Size {
+    /// Hidden 256, 6 layers: 14 million parameters with the embedding
+    Small,
+    /// Hidden 896, 24 layers: 387 million
+    Big,
+}
+
+/// What is done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    /// Prefill of 512 tokens, decoding of 1 and 8 sequences
+    Infer,
+    /// LoRA steps of rank 16 on all projections, 4 sequences of 256 tokens
+    Train,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct EngineReport {
+    /// Threads of serving, and of training.
+    pub(crate) threads: usize,
+    /// One entry a measurement.
+    pub(crate) figures: Vec<Figure>,
+}
+
+/// One measurement.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figure {
+    /// Shape of the model.
+    pub(crate) size: Size,
+    /// `prefill 512`, `decode batch 8`, …
+    pub(crate) what: String,
+    /// Tokens a second, median of the repetitions.
+    pub(crate) tokens_per_s: f64,
+    /// Tokens a second of the slowest repetition.
+    pub(crate) slowest: f64,
+    /// Tokens a second of the fastest repetition.
+    pub(crate) fastest: f64,
+    /// Repetitions.
+    pub(crate) repeats: usize,
+    /// Largest resident set of the process so far, MiB; 0 where the system does not tell.
+    pub(crate) peak_rss_mb: u64,
+}
+
+impl Figure {
+    fn new(size: Size, what: String, tokens: usize, seconds: &[f64]) -> Self {
+        let rate = |seconds: f64| tokens as f64 / seconds.max(1e-9);
+        Self {
+            size,
+            what,
+            tokens_per_s: rate(median(seconds.iter().copied())),
+            slowest: rate(seconds.iter().copied().fold(0.0, f64::max)),
+            fastest: rate(seconds.iter().copied().fold(f64::MAX, f64::min)),
+            repeats: seconds.len(),
+            peak_rss_mb: peak_rss_mb(),
+        }
+    }
+}
+
+/// Measures every mode of every size on `threads` threads, `repeats` times after a warm-up.
+pub(crate) fn run(sizes: &[Size], modes: &[Mode], threads: usize, repeats: usize) -> Result<EngineReport> {
+    set_threads(threads)?;
+    let mut figures = Vec::new();
+    for &size in sizes {
+        let model = Arc::new(Model::random(config(size)?, SEED)?);
+        for mode in modes {
+            match mode {
+                Mode::Infer => infer(&model, size, repeats, &mut figures)?,
+                Mode::Train => figures.push(train(&model, size, threads, repeats)?),
+            }
+        }
+    }
+    Ok(EngineReport { threads, figures })
+}
+
+fn config(size: Size) -> Result<ModelConfig> {
+    let shape = match size {
+        Size::Small => [256, 1024, 6, 4],
+        Size::Big => [896, 4864, 24, 14],
+    };
+    let [hidden, intermediate, layers, heads] = shape;
+    let config = json!({
+        "model_type": "qwen2",
+        "vocab_size": VOCABULARY,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": true,
+    });
+    Ok(ModelConfig::from_json(&config.to_string())?)
+}
+
+fn infer(model: &Model, size: Size, repeats: usize, figures: &mut Vec<Figure>) -> Result<()> {
+    let prompt = vec![0; PROMPT];
+    let seconds = repeat(1, repeats, || feed(model, std::slice::from_mut(&mut model.new_cache()), &prompt))?;
+    figures.push(Figure::new(size, format!("prefill {PROMPT}"), PROMPT, &seconds));
+    for batch in DECODE_BATCHES {
+        let mut caches: Vec<KvCache> = (0..batch).map(|_| model.new_cache()).collect();
+        feed(model, &mut caches, &prompt[..CONTEXT])?;
+        let seconds = repeat(2, 6 * repeats, || feed(model, &mut caches, &[0]))?;
+        figures.push(Figure::new(size, format!("decode batch {batch}"), batch, &seconds));
+    }
+    Ok(())
+}
+
+/// One step that appends `tokens` to every cache and computes the logits after them.
+fn feed(model: &Model, caches: &mut [KvCache], tokens: &[u32]) -> Result<()> {
+    let mut batch: Vec<_> = caches
+        .iter_mut()
+        .map(|cache| SequenceInput { tokens, cache, adapter: None, logits: WantedLogits::Last })
+        .collect();
+    std::hint::black_box(model.step(&mut batch)?);
+    Ok(())
+}
+
+/// Seconds of each repetition after a warm-up.
+fn repeat(warm_up: usize, repeats: usize, mut run: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    let mut seconds = Vec::with_capacity(repeats);
+    for at in 0..warm_up + repeats {
+        let begin = Instant::now();
+        run()?;
+        if at >= warm_up {
+            seconds.push(begin.elapsed().as_secs_f64());
+        }
+    }
+    Ok(seconds)
+}
+
+fn train(model: &Arc<Model>, size: Size, threads: usize, repeats: usize) -> Result<Figure> {
+    let [batch, length] = TRAIN_BATCH;
+    let trainer = LoraTrainer::new(Arc::clone(model), codec(model.config())?, threads, Courtesy::default())?;
+    // A sequence of 256 inputs and as many targets: one prompt token, and 256 that are learnt.
+    let example = |at: usize| {
+        let id = |i: usize| ((at * length + i) * 7919) % VOCABULARY;
+        let mut target = String::new();
+        for i in 1..=length {
+            let _ = write!(target, "t{} ", id(i));
+        }
+        TrainExample { prompt: vec![ChatMessage::user(format!("t{} ", id(0)))], target, weight: 1.0 }
+    };
+    let hyper = HyperParameters {
+        rank: 16,
+        alpha: 32.0,
+        learning_rate: 1e-4,
+        batch_tokens: u32::try_from(batch * (length + 1)).unwrap_or(u32::MAX),
+        steps: u32::try_from(repeats + 1).unwrap_or(u32::MAX),
+        ..HyperParameters::default()
+    };
+    let job = TrainJob { parent: None, examples: (0..batch).map(example).collect(), hyper, seed: SEED };
+    let (mut seconds, mut tokens, mut before) = (Vec::with_capacity(repeats), 0, (0.0, 0));
+    trainer.train(&job, &mut |progress| {
+        // The first step warms up.
+        if progress.step > 1 {
+            seconds.push(progress.seconds - before.0);
+            tokens = progress.tokens - before.1;
+        }
+        before = (progress.seconds, progress.tokens);
+        Control::Continue
+    })?;
+    let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
+    Ok(Figure::new(size, format!("LoRA r=16 step {batch}x{length}"), tokens, &seconds))
+}
+
+/// A codec whose words are the tokens: `t7 t11` is 7, 11.
+fn codec(config: &ModelConfig) -> Result<TextCodec> {
+    let vocabulary: serde_json::Map<String, Value> =
+        (0..config.vocab_size).map(|id| (format!("t{id}"), json!(id))).collect();
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "t0"},
+    });
+    let tokenizer = Tokenizer::from_bytes(tokenizer.to_string().as_bytes())?;
+    let template = "{% for message in messages %}{{ message.content }}{% endfor %}";
+    let template = ChatTemplate::new(template, [], Arc::new(SystemClock))?;
+    Ok(TextCodec::new(tokenizer, Some(template), config)?)
+}
+
+/// `VmHWM` of `/proc/self/status` in MiB.
+fn peak_rss_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+    kib.unwrap_or_default() / 1024
+}
+
+/// Prints it.
+pub(crate) fn print(report: &EngineReport, printer: &Printer) -> Outcome {
+    let mut table =
+        Table::new(&["MODEL", "WORK", ">TOKENS/S", ">SLOWEST", ">FASTEST", ">REPEATS", ">PEAK MEMORY"]);
+    for figure in &report.figures {
+        let rate = |rate: f64| if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") };
+        table.row([
+            format!("{:?}", figure.size).to_lowercase(),
+            figure.what.clone(),
+            rate(figure.tokens_per_s),
+            rate(figure.slowest),
+            rate(figure.fastest),
+            figure.repeats.to_string(),
+            format!("{} MiB", figure.peak_rss_mb),
+        ]);
+    }
+    printer.table(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_small_model_is_measured_in_both_modes() {
+        let report = run(&[Size::Small], &[Mode::Infer, Mode::Train], 2, 1).unwrap();
+        let works: Vec<&str> = report.figures.iter().map(|figure| figure.what.as_str()).collect();
+        assert_eq!(works, ["prefill 512", "decode batch 1", "decode batch 8", "LoRA r=16 step 4x256"]);
+        for figure in &report.figures {
+            assert!(figure.tokens_per_s > 0.0 && figure.slowest <= figure.fastest, "{figure:?}");
+        }
+        // Eight sequences decode faster than one after the other.
+        assert!(report.figures[2].tokens_per_s > report.figures[1].tokens_per_s);
+    }
+}
