@@ -110,6 +110,7 @@ async fn settings_ports_and_databases_that_do_not_fit_are_refused() {
     text +=
         &refusal("a variable that does not exist", folder, serve(&other).env("AUTOGLM_MEMORY__RECAL", "off"));
     text += &refusal("a setting out of bounds", folder, serve(&other).args(["--set", "rollout.alpha=2"]));
+    text += &refusal("a data directory in use", folder, &mut serve(&data));
     server.stop();
 
     let file = folder.join("file");
