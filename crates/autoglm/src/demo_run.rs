@@ -108,7 +108,10 @@ fn demo_settings(
     settings.train.triggers.pattern_growth = 0;
     settings.train.budget =
         Budget { seconds: seconds as f32, min_steps: 60, max_passes: 12.0, ..settings.train.budget };
-    settings.train.plan.replay_per_new = 1000.0;
+    // Three of what was learned before for each new one, so that the new is seen often enough in a short run; the
+    // merge goes over everything.
+    settings.train.plan.replay_per_new = 3.0;
+    settings.train.plan.class_balance = false;
     let hyper = &mut settings.train.hyper;
     hyper.rank = 64;
     hyper.alpha = 128.0;
