@@ -2,6 +2,7 @@
 
 mod aliases;
 mod lock;
+mod on_demand;
 mod orders;
 mod recall;
 mod residents;
@@ -98,7 +99,7 @@ impl Node {
         let parts = &self.parts;
         let gateway = Gateway {
             config: parts.settings.server.clone(),
-            generator: Arc::clone(&parts.engine) as Arc<dyn Generator>,
+            generator: Arc::new(on_demand::OnDemand(Arc::clone(parts))),
             embedder: Arc::clone(&parts.embedder),
             store: Arc::clone(&parts.store) as Arc<dyn Store>,
             clock: Arc::clone(&parts.clock),

@@ -81,7 +81,8 @@ pub(crate) async fn run(
 async fn measure(host: &Host, rates: &[f64], rounds: usize, time: Duration) -> Result<ServingReport> {
     let (client, prompts) = (host.client()?, Prompts::of(&host.stream));
     traffic::at_rate(&client, &prompts, 20.0, WARM_UP).await;
-    let alone = Training::start(host);
+    let mut alone = Training::start(host);
+    alone.begun().await;
     tokio::time::sleep(time).await;
     let training_alone_tokens_per_s = alone.stop().await?;
     let mut reports = Vec::with_capacity(rates.len());
@@ -94,7 +95,7 @@ async fn measure(host: &Host, rates: &[f64], rounds: usize, time: Duration) -> R
                 Latency::of(samples.iter().map(|sample| sample.latency))
             };
             idle.push(round().await);
-            let trained = Training::start(host);
+            let mut trained = Training::start(host);
             trained.begun().await;
             training.push(round().await);
             speeds.push(trained.stop().await?);
@@ -123,7 +124,8 @@ async fn measure(host: &Host, rates: &[f64], rounds: usize, time: Duration) -> R
 struct Training {
     stop: Arc<AtomicBool>,
     tokens: Arc<AtomicU64>,
-    began: Instant,
+    /// When its speed begins to count, and its tokens then.
+    began: (Instant, u64),
     job: JoinHandle<Result<()>>,
 }
 
@@ -148,19 +150,22 @@ impl Training {
                 _ => Ok(()),
             }
         });
-        Self { stop, tokens, began: Instant::now(), job }
+        Self { stop, tokens, began: (Instant::now(), 0), job }
     }
 
     /// Until the first step is done, so that a round does not measure the preparation.
-    async fn begun(&self) {
+    async fn begun(&mut self) {
         while self.tokens.load(Ordering::Relaxed) == 0 && !self.job.is_finished() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.began = (Instant::now(), self.tokens.load(Ordering::Relaxed));
     }
 
-    /// Ends it; tokens a second so far.
+    /// Ends it; tokens a second since it had begun.
     async fn stop(self) -> Result<f64> {
-        let speed = self.tokens.load(Ordering::Relaxed) as f64 / self.began.elapsed().as_secs_f64();
+        let (began, before) = self.began;
+        let tokens = self.tokens.load(Ordering::Relaxed).saturating_sub(before);
+        let speed = tokens as f64 / began.elapsed().as_secs_f64();
         self.stop.store(true, Ordering::Release);
         self.job.await.map_err(|error| Error::internal(format!("training was lost: {error}")))??;
         Ok(speed)

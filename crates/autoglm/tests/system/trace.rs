@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{QUICK, Server, read_json};
+use crate::server::{QUICK, Server, question, read_json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_after_a_run_is_traced_to_version_run_experiences_and_feedback() {
@@ -15,6 +15,15 @@ async fn an_answer_after_a_run_is_traced_to_version_run_experiences_and_feedback
     let off = json!({"model": "champion", "messages": [{"role": "user", "content": "a question about weather"}],
         "max_tokens": 4, "autoglm": {"recall": "off"}});
     let answer = server.order("/v1/chat/completions", off).await["id"].as_str().unwrap().to_owned();
+
+    // Every version that is listed answers by its number, whether an alias serves it or not.
+    server.order("/v1/autoglm/rollback", json!({"reason": "test"})).await;
+    let data = server.data.clone();
+    server.stop();
+    let server = Server::start(&data, &QUICK).await;
+    let by_number = server.order("/v1/chat/completions", question("v1", "a question about weather")).await;
+    assert_eq!(by_number["system_fingerprint"], "autoglm-v1");
+    server.order("/v1/autoglm/promote", json!({"version": "v1", "reason": "again"})).await;
 
     // Beside the running server, and after it has ended.
     let live = read_json(&server.data, &["trace", &answer]);
