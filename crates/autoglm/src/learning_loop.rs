@@ -5,16 +5,9 @@
 //! trigger fires and puts the result through the gate. Both sleep until a bell rings or a moment has passed,
 //! and both go on after a restart from what the store says.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use autoglm_domain::{Alias, Event, ModelVersion, Result, Store as _, Trigger, VersionNumber};
-use tokio::sync::Notify;
 
 use crate::{consolidate::Consolidation, node::Parts};
 
@@ -22,48 +15,6 @@ use crate::{consolidate::Consolidation, node::Parts};
 const ASSESS_BATCH: usize = 128;
 /// Longest sleep of the loop without a bell.
 const TICK: Duration = Duration::from_millis(500);
-
-/// The loop's bells and what it is doing.
-#[derive(Debug, Default)]
-pub(crate) struct Signals {
-    recorded: Notify,
-    requested: Notify,
-    wanted: AtomicBool,
-    working: AtomicUsize,
-}
-
-impl Signals {
-    /// An answer or feedback was recorded.
-    pub(crate) fn recorded(&self) {
-        self.recorded.notify_one();
-    }
-
-    /// Somebody wants a training run; it counts as pending from now on.
-    pub(crate) fn request(&self) {
-        self.wanted.store(true, Ordering::SeqCst);
-        self.requested.notify_one();
-    }
-
-    /// Whether a run or a rollout is under way or asked for.
-    pub(crate) fn busy(&self) -> bool {
-        self.wanted.load(Ordering::SeqCst) || self.working.load(Ordering::SeqCst) > 0
-    }
-
-    /// Marks work as under way until the guard is dropped.
-    pub(crate) fn work(self: &Arc<Self>) -> Working {
-        self.working.fetch_add(1, Ordering::SeqCst);
-        Working(Arc::clone(self))
-    }
-}
-
-/// Work under way.
-pub(crate) struct Working(Arc<Signals>);
-
-impl Drop for Working {
-    fn drop(&mut self) {
-        self.0.working.fetch_sub(1, Ordering::SeqCst);
-    }
-}
 
 /// Assesses and remembers until the task is dropped.
 pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
@@ -123,7 +74,7 @@ pub(crate) async fn learn(parts: Arc<Parts>) {
             tracing::warn!(%error, "an alias could not be followed");
         }
         let working = parts.signals.work();
-        let wanted = parts.signals.wanted.swap(false, Ordering::SeqCst);
+        let wanted = parts.signals.take_request();
         match due(&parts, &mut observer, wanted).await {
             Ok(Some(trigger)) => {
                 if let Err(error) = learn_once(&parts, trigger).await {

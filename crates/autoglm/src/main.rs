@@ -13,6 +13,7 @@ mod learning_loop;
 mod node;
 mod printer;
 mod settings;
+mod signals;
 mod starter;
 
 /// Training returns large buffers all the time; the system's allocator gives them back to the kernel and asks for

@@ -26,11 +26,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use self::lock::DataLock;
 pub(crate) use self::residents::Residents;
 pub(crate) use crate::demo_run::demo_run;
-use crate::{
-    learning_loop::{self, Signals},
-    settings::Settings,
-    starter,
-};
+use crate::{learning_loop, settings::Settings, signals::Signals, starter};
 
 /// How long answers under way may take once the engine is told to stop.
 const ENGINE_GRACE: Duration = Duration::from_secs(5);

@@ -73,22 +73,47 @@ pub(crate) struct Figure {
     pub(crate) slowest: f64,
     /// Tokens a second of the fastest repetition.
     pub(crate) fastest: f64,
+    /// Tokens a second of CPU time of all threads together, median: steadier where others use the machine too.
+    /// 0 where the system does not tell.
+    pub(crate) tokens_per_cpu_s: f64,
     /// Repetitions.
     pub(crate) repeats: usize,
     /// Largest resident set of the process so far, MiB; 0 where the system does not tell.
     pub(crate) peak_rss_mb: u64,
 }
 
+/// Time of one repetition, or the clocks at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Spent {
+    /// Seconds on the wall.
+    wall_s: f64,
+    /// Seconds of CPU, all threads together.
+    cpu_s: f64,
+}
+
+impl Spent {
+    /// The clocks now, the wall's since `begin`.
+    fn now(begin: Instant) -> Self {
+        Self { wall_s: begin.elapsed().as_secs_f64(), cpu_s: cpu_seconds() }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self { wall_s: self.wall_s - before.wall_s, cpu_s: self.cpu_s - before.cpu_s }
+    }
+}
+
 impl Figure {
-    fn new(size: Size, what: String, tokens: usize, seconds: &[f64]) -> Self {
-        let rate = |seconds: f64| tokens as f64 / seconds.max(1e-9);
+    fn new(size: Size, what: String, tokens: usize, spent: &[Spent]) -> Self {
+        let rate = |seconds: f64| if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
+        let wall = || spent.iter().map(|one| one.wall_s);
         Self {
             size,
             what,
-            tokens_per_s: rate(median(seconds.iter().copied())),
-            slowest: rate(seconds.iter().copied().fold(0.0, f64::max)),
-            fastest: rate(seconds.iter().copied().fold(f64::MAX, f64::min)),
-            repeats: seconds.len(),
+            tokens_per_s: rate(median(wall())),
+            slowest: rate(wall().fold(0.0, f64::max)),
+            fastest: rate(wall().fold(f64::MAX, f64::min)),
+            tokens_per_cpu_s: rate(median(spent.iter().map(|one| one.cpu_s))),
+            repeats: spent.len(),
             peak_rss_mb: peak_rss_mb(),
         }
     }
@@ -132,13 +157,13 @@ fn config(size: Size) -> Result<ModelConfig> {
 
 fn infer(model: &Model, size: Size, repeats: usize, figures: &mut Vec<Figure>) -> Result<()> {
     let prompt = vec![0; PROMPT];
-    let seconds = repeat(1, repeats, || feed(model, std::slice::from_mut(&mut model.new_cache()), &prompt))?;
-    figures.push(Figure::new(size, format!("prefill {PROMPT}"), PROMPT, &seconds));
+    let spent = repeat(1, repeats, || feed(model, std::slice::from_mut(&mut model.new_cache()), &prompt))?;
+    figures.push(Figure::new(size, format!("prefill {PROMPT}"), PROMPT, &spent));
     for batch in DECODE_BATCHES {
         let mut caches: Vec<KvCache> = (0..batch).map(|_| model.new_cache()).collect();
         feed(model, &mut caches, &prompt[..CONTEXT])?;
-        let seconds = repeat(2, 6 * repeats, || feed(model, &mut caches, &[0]))?;
-        figures.push(Figure::new(size, format!("decode batch {batch}"), batch, &seconds));
+        let spent = repeat(2, 6 * repeats, || feed(model, &mut caches, &[0]))?;
+        figures.push(Figure::new(size, format!("decode batch {batch}"), batch, &spent));
     }
     Ok(())
 }
@@ -153,17 +178,17 @@ fn feed(model: &Model, caches: &mut [KvCache], tokens: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// Seconds of each repetition after a warm-up.
-fn repeat(warm_up: usize, repeats: usize, mut run: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
-    let mut seconds = Vec::with_capacity(repeats);
+/// Time of each repetition after a warm-up.
+fn repeat(warm_up: usize, repeats: usize, mut run: impl FnMut() -> Result<()>) -> Result<Vec<Spent>> {
+    let (mut spent, begin) = (Vec::with_capacity(repeats), Instant::now());
     for at in 0..warm_up + repeats {
-        let begin = Instant::now();
+        let before = Spent::now(begin);
         run()?;
         if at >= warm_up {
-            seconds.push(begin.elapsed().as_secs_f64());
+            spent.push(Spent::now(begin).since(before));
         }
     }
-    Ok(seconds)
+    Ok(spent)
 }
 
 fn train(model: &Arc<Model>, size: Size, threads: usize, repeats: usize) -> Result<Figure> {
@@ -187,18 +212,18 @@ fn train(model: &Arc<Model>, size: Size, threads: usize, repeats: usize) -> Resu
         ..HyperParameters::default()
     };
     let job = TrainJob { parent: None, examples: (0..batch).map(example).collect(), hyper, seed: SEED };
-    let (mut seconds, mut tokens, mut before) = (Vec::with_capacity(repeats), 0, (0.0, 0));
+    let (mut spent, begin) = (Vec::with_capacity(repeats), Instant::now());
+    let mut before = Spent::now(begin);
     trainer.train(&job, &mut |progress| {
+        let now = Spent::now(begin);
         // The first step warms up.
         if progress.step > 1 {
-            seconds.push(progress.seconds - before.0);
-            tokens = progress.tokens - before.1;
+            spent.push(now.since(before));
         }
-        before = (progress.seconds, progress.tokens);
+        before = now;
         Control::Continue
     })?;
-    let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
-    Ok(Figure::new(size, format!("LoRA r=16 step {batch}x{length}"), tokens, &seconds))
+    Ok(Figure::new(size, format!("LoRA r=16 step {batch}x{length}"), batch * length, &spent))
 }
 
 /// A codec whose words are the tokens: `t7 t11` is 7, 11.
@@ -217,6 +242,16 @@ fn codec(config: &ModelConfig) -> Result<TextCodec> {
     Ok(TextCodec::new(tokenizer, Some(template), config)?)
 }
 
+/// CPU time of this process's threads, from `/proc/self/task/*/schedstat`, whose first number is in nanoseconds.
+fn cpu_seconds() -> f64 {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return 0.0 };
+    let nanoseconds = threads.flatten().filter_map(|thread| {
+        let schedule = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        schedule.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() / 1e9
+}
+
 /// `VmHWM` of `/proc/self/status` in MiB.
 fn peak_rss_mb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -227,8 +262,16 @@ fn peak_rss_mb() -> u64 {
 
 /// Prints it.
 pub(crate) fn print(report: &EngineReport, printer: &Printer) -> Outcome {
-    let mut table =
-        Table::new(&["MODEL", "WORK", ">TOKENS/S", ">SLOWEST", ">FASTEST", ">REPEATS", ">PEAK MEMORY"]);
+    let mut table = Table::new(&[
+        "MODEL",
+        "WORK",
+        ">TOKENS/S",
+        ">SLOWEST",
+        ">FASTEST",
+        ">TOKENS/CPU-S",
+        ">REPEATS",
+        ">PEAK MEMORY",
+    ]);
     for figure in &report.figures {
         let rate = |rate: f64| if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") };
         table.row([
@@ -237,6 +280,7 @@ pub(crate) fn print(report: &EngineReport, printer: &Printer) -> Outcome {
             rate(figure.tokens_per_s),
             rate(figure.slowest),
             rate(figure.fastest),
+            rate(figure.tokens_per_cpu_s),
             figure.repeats.to_string(),
             format!("{} MiB", figure.peak_rss_mb),
         ]);

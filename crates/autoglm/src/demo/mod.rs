@@ -2,7 +2,7 @@
 //! feedback, the server learns, and what it learned is measured and reported.
 //!
 //! In: a stream (CLINC150 by default), options, and a server that is already up ([`DemoServer`]). Out: lines
-//! for people on a [`Display`], `report.json` and `report.html`, and the [`Report`]. Everything that a client
+//! for people on a [`Display`], `report.json` and `report.html`, and the [report](report::Report). Everything that a client
 //! could do goes over HTTP; only measuring the weights alone and reading what happened use the server's ports.
 
 mod options;
