@@ -103,13 +103,15 @@ fn latest() -> i64 {
 }
 
 async fn inspect(db: &mut SqliteConnection, path: &Path) -> Result<Found, JournalError> {
+    // The tables first: another process may be making them and the mark in one transaction just now, and then
+    // whoever has seen the tables sees the mark as well.
+    let objects: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *db).await?;
     let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *db).await?;
     if application == APPLICATION_ID {
         let format: Option<i64> =
             sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(db).await?;
         return Ok(Found::Ours(format.unwrap_or_default()));
     }
-    let objects: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(db).await?;
     if application == 0 && objects == 0 {
         return Ok(Found::Fresh);
     }

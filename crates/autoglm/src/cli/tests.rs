@@ -27,7 +27,8 @@ fn help(command: &mut clap::Command, path: &str, text: &mut String) {
 
 #[test]
 fn help_reads_well() {
-    let mut command = Cli::command();
+    // As wide as help is where no terminal says otherwise.
+    let mut command = Cli::command().term_width(100);
     command.build();
     let mut text = String::new();
     help(&mut command, "autoglm", &mut text);
