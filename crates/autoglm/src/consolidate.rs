@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use autoglm_domain::{
-    AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, RunState, Store as _,
+    AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, RolloutState, RunState, Store as _,
     Timestamp, Trigger, Verdict, VersionNumber,
 };
 use autoglm_registry::NewVersion;
 use autoglm_rollout::{Finished, Gate, NormalisedMatch, Scorer, Suites, promote_champion};
-use autoglm_train::{Budget, Plan, RunRequest};
+use autoglm_train::{Budget, Plan, PlanConfig, RunRequest, Strategy};
 
 use crate::{learning_loop::champion, node::Parts};
 
@@ -22,14 +22,35 @@ pub(crate) struct Consolidation {
 }
 
 impl Consolidation {
-    /// New experiences with replay, on top of the champion.
+    /// New experiences with replay, on top of the champion. Scores that are high enough to merge call for
+    /// [`Consolidation::merge`].
     pub(crate) async fn plan(parts: &Parts, trigger: Trigger) -> Result<Self> {
+        match trigger {
+            Trigger::ScoreAbove { .. } => Self::merge(parts, trigger).await,
+            _ => {
+                let forgetful = forgetful_candidates(parts).await?;
+                let config = parts.settings.train.plan.more_careful(forgetful);
+                Self::with(parts, trigger, &config).await
+            }
+        }
+    }
+
+    /// Everything verified, the new no more often than the old, on top of the champion.
+    pub(crate) async fn merge(parts: &Parts, trigger: Trigger) -> Result<Self> {
+        let mut config = parts.settings.train.plan.clone();
+        if config.strategy == Strategy::Replay {
+            config.strategy = Strategy::Joint;
+        }
+        Self::with(parts, trigger, &config).await
+    }
+
+    async fn with(parts: &Parts, trigger: Trigger, config: &PlanConfig) -> Result<Self> {
         let parent = champion(parts);
         let learned = autoglm_train::learned_by(&*parts.store, &*parts.artifacts, parent).await?;
         let pool = parts.memory.training_pool().iter().map(|experience| (**experience).clone()).collect();
         let (new, replayable) = autoglm_train::divide(pool, &learned);
         let seed = parts.ids.next_uuid().as_u64_pair().1;
-        let plan = autoglm_train::plan(new, replayable, &parts.settings.train.plan, seed)?;
+        let plan = autoglm_train::plan(new, replayable, config, seed)?;
         Ok(Self { trigger, parent, plan, seed, note: None })
     }
 
@@ -45,9 +66,7 @@ impl Consolidation {
 
     /// [`Consolidation::run`] within another budget.
     pub(crate) async fn run_for(&self, parts: &Parts, budget: &Budget) -> Result<ModelVersion> {
-        let runs = parts.store.runs().await?;
-        let hyper =
-            autoglm_train::fill(&parts.settings.train.hyper, budget, &self.plan, Budget::speed(&runs));
+        let hyper = autoglm_train::fill(&parts.settings.train.hyper, budget, &self.plan);
         let request = RunRequest {
             trigger: self.trigger.clone(),
             base: parts.model.hash(),
@@ -121,6 +140,29 @@ pub(crate) async fn prove(parts: &Arc<Parts>, candidate: VersionNumber, seed: u6
             Finished::Overtaken(_) => parts.registry.refresh().await?,
         }
     }
+}
+
+/// How many candidates in a row the gate kept from replacing this champion because they forgot. Those that somebody
+/// submitted say nothing about the loop's own plans.
+async fn forgetful_candidates(parts: &Parts) -> Result<usize> {
+    let champion = champion(parts);
+    let mut rollouts = parts.store.rollouts().await?;
+    rollouts.sort_by_key(|rollout| std::cmp::Reverse(rollout.at));
+    let mut count = 0;
+    for rollout in rollouts.iter().take_while(|rollout| rollout.champion == champion) {
+        let RolloutState::Decided { verdict } = &rollout.state else { continue };
+        let forgot = verdict.evidence.retention.as_ref().is_some_and(|paired| paired.difference < 0.0);
+        let submitted = parts.store.version(rollout.candidate).await?.note.is_some();
+        if !submitted && forgot && verdict.outcome != Outcome::Promote {
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Held-out experiences of what this champion did not learn.
+pub(crate) async fn held_out_new(parts: &Parts) -> Result<usize> {
+    Ok(suites(parts, champion(parts)).await?.new_skill.len())
 }
 
 /// Held-out experiences: those that came after the champion's data are what is new.

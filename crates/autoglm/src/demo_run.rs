@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::oneshot;
 
 use crate::{
-    consolidate::Consolidation,
+    consolidate::{Consolidation, held_out_new},
     demo::{self, DemoControl, DemoOptions, DemoServer, Display, RecallMode},
     learning_loop::champion,
     node::{Node, Parts},
@@ -42,6 +42,7 @@ pub(crate) async fn demo_run(options: &DemoOptions, settings: Settings, printer:
         let node = Arc::clone(&node);
         async move { node.serve(listener, async { drop(stopped.await) }).await }
     });
+    printer.note(&format!("the starter model answers at http://{address}/v1 while the demo runs"));
     let parts = Arc::clone(node.parts());
     let server = DemoServer {
         base_url: format!("http://{address}"),
@@ -101,17 +102,13 @@ fn demo_settings(
     };
     settings.memory.answer_confidence = 0.2;
     settings.memory.seed = options.seed;
-    let seconds = demo::consolidation_seconds(options.minutes, tasks) * TRAINING_SHARE;
+    let seconds = demo::Rounds::new(options.minutes, tasks, options.runs).seconds() * TRAINING_SHARE;
     settings.train.triggers.new_experiences = 0;
     settings.train.triggers.score_ceiling = 0.0;
     settings.train.triggers.score_floor = 0.0;
     settings.train.triggers.pattern_growth = 0;
     settings.train.budget =
         Budget { seconds: seconds as f32, min_steps: 60, max_passes: 12.0, ..settings.train.budget };
-    // Three of what was learned before for each new one, so that the new is seen often enough in a short run; the
-    // merge goes over everything.
-    settings.train.plan.replay_per_new = 3.0;
-    settings.train.plan.class_balance = false;
     let hyper = &mut settings.train.hyper;
     hyper.rank = 64;
     hyper.alpha = 128.0;
@@ -171,12 +168,18 @@ impl DemoControl for LoopControl {
         {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        self.parts.signals.request();
+        // What cannot be proven yet is learned with what comes next.
+        match held_out_new(&self.parts).await {
+            Ok(held_out) if (held_out as u64) < self.parts.settings.rollout.min_new_skill_pairs => {
+                tracing::info!(held_out, "too little that is new to prove that it was learned: no run");
+            }
+            _ => self.parts.signals.request(),
+        }
     }
 
     async fn merge(&self) -> Result<VersionNumber> {
         let _working = self.parts.signals.work();
-        let merge = Consolidation::plan(&self.parts, Trigger::Manual).await?;
+        let merge = Consolidation::merge(&self.parts, Trigger::Manual).await?;
         let budget =
             Budget { seconds: self.merge_seconds as f32, ..self.parts.settings.train.budget.clone() };
         let version = merge.run_for(&self.parts, &budget).await?;

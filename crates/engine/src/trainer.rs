@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use autoglm_domain::{Control, HyperParameters, TrainJob, TrainProgress, Trained, Trainer};
-use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
@@ -39,7 +39,11 @@ struct Encoded {
     tokens: Vec<u32>,
     supervised: usize,
     weight: f32,
+    frequency: f32,
 }
+
+/// An example that is seen less often than this is seen this often.
+const RAREST: f32 = 1e-3;
 
 impl LoraTrainer {
     /// A trainer with `threads` threads of the lowest priority that stand aside as `courtesy` says.
@@ -64,7 +68,8 @@ impl LoraTrainer {
                     "example {at} has {length} tokens, the context {limit}"
                 )));
             }
-            examples.push(Encoded { tokens, supervised, weight: example.weight });
+            let frequency = if example.frequency.is_finite() { example.frequency.max(RAREST) } else { 1.0 };
+            examples.push(Encoded { tokens, supervised, weight: example.weight, frequency });
         }
         if examples.is_empty() {
             return Err(EngineError::Request("there are no examples to train on".into()));
@@ -101,7 +106,7 @@ impl LoraTrainer {
         let courtesy = self.courtesy.clone();
         let mut learner =
             Learner::new(&self.model, weights, optimizer, hyper.max_grad_norm, &self.pool, courtesy);
-        let mut order = Order::new(examples.len(), job.seed);
+        let mut order = Order::new(&examples, job.seed);
         let mut progress = TrainProgress {
             step: 0,
             steps,
@@ -170,21 +175,44 @@ fn planned_steps(hyper: &HyperParameters, examples: &[Encoded]) -> u32 {
     if hyper.steps > 0 {
         return hyper.steps;
     }
-    let tokens: usize = examples.iter().map(|example| example.tokens.len()).sum();
+    let tokens: f64 =
+        examples.iter().map(|example| example.tokens.len() as f64 * f64::from(example.frequency)).sum();
     let a_step = f64::from(hyper.batch_tokens.max(1)) * f64::from(hyper.accumulation.max(1));
-    (f64::from(hyper.passes) * tokens as f64 / a_step).ceil().max(1.0) as u32
+    (f64::from(hyper.passes) * tokens / a_step).ceil().max(1.0) as u32
 }
 
 /// Examples in random order, pass after pass.
 struct Order {
     random: ChaCha8Rng,
     pending: Vec<usize>,
-    examples: usize,
+    /// Sightings that are due to each example, counted from a random start within one, so that rare ones are
+    /// spread over the passes; what is whole is seen in the next pass.
+    due: Vec<f32>,
+    /// Sightings in the pass under way.
+    pass: usize,
 }
 
 impl Order {
-    fn new(examples: usize, seed: u64) -> Self {
-        Self { random: ChaCha8Rng::seed_from_u64(seed ^ 0x0bde_0bde), pending: Vec::new(), examples }
+    fn new(examples: &[Encoded], seed: u64) -> Self {
+        let mut starts = ChaCha8Rng::seed_from_u64(seed ^ 0x0057_a475);
+        let start = |example: &Encoded| {
+            if example.frequency.fract() == 0.0 { 0.0 } else { starts.random::<f32>() }
+        };
+        let due = examples.iter().map(start).collect();
+        Self { random: ChaCha8Rng::seed_from_u64(seed ^ 0x0bde_0bde), pending: Vec::new(), due, pass: 0 }
+    }
+
+    /// Begins passes until one has something to see.
+    fn begin_pass(&mut self, examples: &[Encoded]) {
+        while self.pending.is_empty() && !examples.is_empty() {
+            for (at, (due, example)) in self.due.iter_mut().zip(examples).enumerate() {
+                *due += example.frequency;
+                self.pending.extend(std::iter::repeat_n(at, *due as usize));
+                *due = due.fract();
+            }
+        }
+        self.pending.shuffle(&mut self.random);
+        self.pass = self.pending.len();
     }
 
     /// Examples of about `tokens` tokens, at least one.
@@ -192,8 +220,7 @@ impl Order {
         let (mut batch, mut taken) = (Vec::new(), 0);
         loop {
             if self.pending.is_empty() {
-                self.pending = (0..self.examples).collect();
-                self.pending.shuffle(&mut self.random);
+                self.begin_pass(examples);
             }
             let Some(&next) = self.pending.last() else { break };
             let length = examples[next].tokens.len();
@@ -203,7 +230,7 @@ impl Order {
             taken += length;
             batch.push(next);
             self.pending.pop();
-            if batch.len() >= self.examples {
+            if batch.len() >= self.pass {
                 break;
             }
         }
@@ -233,13 +260,13 @@ mod tests {
     use super::*;
 
     fn examples(lengths: &[usize]) -> Vec<Encoded> {
-        lengths.iter().map(|&n| Encoded { tokens: vec![1; n], supervised: 1, weight: 1.0 }).collect()
+        lengths.iter().map(|&n| Encoded { tokens: vec![1; n], supervised: 1, weight: 1.0, frequency: 1.0 }).collect()
     }
 
     #[test]
     fn every_example_comes_once_a_pass_and_batches_keep_to_their_size() {
         let examples = examples(&[5, 3, 8, 2, 7, 4]);
-        let mut order = Order::new(examples.len(), 1);
+        let mut order = Order::new(&examples, 1);
         let mut seen = Vec::new();
         while seen.len() < 6 {
             let batch = order.next_batch(&examples, 10);
@@ -249,6 +276,32 @@ mod tests {
         seen.truncate(6);
         seen.sort_unstable();
         assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn frequencies_are_kept_over_the_passes() {
+        let mut examples = examples(&[4; 5]);
+        for (example, frequency) in examples.iter_mut().zip([3.0, 1.0, 0.5, 0.25, 1.75]) {
+            example.frequency = frequency;
+        }
+        let mut order = Order::new(&examples, 9);
+        let mut seen = [0; 5];
+        for _ in 0..8 {
+            order.begin_pass(&examples);
+            for at in order.pending.drain(..) {
+                seen[at] += 1;
+            }
+        }
+        assert_eq!(seen, [24, 8, 4, 2, 14]);
+        let hyper = HyperParameters { batch_tokens: 4, passes: 8.0, ..HyperParameters::default() };
+        assert_eq!(planned_steps(&hyper, &examples), 52);
+    }
+
+    #[test]
+    fn what_is_rare_alone_still_makes_a_pass() {
+        let mut examples = examples(&[4]);
+        examples[0].frequency = 0.01;
+        assert_eq!(Order::new(&examples, 3).next_batch(&examples, 100), [0]);
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Default for Config {
             embedding_share: 0.15,
             panel_targets: 512,
             panel_cells: 16_000_000,
-            held_out_share: 0.12,
+            held_out_share: 0.15,
             max_clusters: 64,
             max_task_clusters: 1024,
             cluster_similarity: 0.75,

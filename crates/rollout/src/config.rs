@@ -27,7 +27,8 @@ pub struct GateConfig {
     /// From this many pairs on a cluster fell when its mean difference is below `-tolerance`; with fewer it
     /// must also be shown that it fell at all.
     pub min_cluster_pairs: u64,
-    /// With fewer held-out experiences of what is new there is no verdict but inconclusive.
+    /// With fewer held-out experiences of what is new, the gain is to be shown over these and what was learned
+    /// before together.
     pub min_new_skill_pairs: u64,
     /// Most held-out experiences of what is new that are asked.
     pub max_new_skill_pairs: u64,
@@ -54,9 +55,9 @@ impl Default for GateConfig {
             min_gain: 0.0,
             margin: 0.06,
             margin_scale: 1.5,
-            max_margin: 0.2,
+            max_margin: 0.4,
             tolerance: 0.1,
-            min_cluster_pairs: 50,
+            min_cluster_pairs: 100,
             min_new_skill_pairs: 20,
             max_new_skill_pairs: 400,
             max_cluster_pairs: 200,

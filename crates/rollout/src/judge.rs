@@ -20,6 +20,9 @@
 //! excluded at the 5% level; the rule for clusters looks at the point estimates besides.
 //! `docs/experiments/0003-gate-power.md` has what comes of it.
 //!
+//! Where there are fewer than `min_new_skill_pairs` of what is new, as after a merge, which goes over what is
+//! known already, the gain is to be shown over both suites together instead.
+//!
 //! # A cluster fell
 //!
 //! when it is shown to have fallen by more than its tolerance (upper end below `-tolerance`, error
@@ -97,6 +100,8 @@ pub struct Judge {
     pub(crate) planned_new: u64,
     pub(crate) new_skill: PairedSequence,
     pub(crate) pooled: PairedSequence,
+    /// Both suites together.
+    pub(crate) overall: PairedSequence,
     pub(crate) clusters: Vec<Cluster>,
     /// The pooled margin in force.
     pub(crate) margin: f64,
@@ -112,6 +117,7 @@ impl Judge {
             planned_new,
             new_skill: PairedSequence::with_horizon(both_sides, planned_new),
             pooled: PairedSequence::with_horizon(both_sides, planned_retention),
+            overall: PairedSequence::with_horizon(both_sides, planned_new + planned_retention),
             margin: config.margin_for(planned_retention),
             clusters: clusters
                 .into_iter()
@@ -131,11 +137,15 @@ impl Judge {
     /// Takes in a pair of scores, 0 to 1. A cluster that was not planned is ignored.
     pub fn push(&mut self, part: Part, champion: f64, candidate: f64) {
         match part {
-            Part::NewSkill => self.new_skill.push(champion, candidate),
+            Part::NewSkill => {
+                self.new_skill.push(champion, candidate);
+                self.overall.push(champion, candidate);
+            }
             Part::Retention(index) => {
                 if let Some(cluster) = self.clusters.get_mut(index) {
                     cluster.sequence.push(champion, candidate);
                     self.pooled.push(champion, candidate);
+                    self.overall.push(champion, candidate);
                 }
             }
         }
@@ -179,8 +189,8 @@ impl Judge {
             return reason::cluster_fell(self, cluster);
         }
         if self.too_little_new() {
-            // A merge teaches nothing new: it has to be better at what is there.
-            let better = self.pooled.lower() > self.config.min_gain.max(0.0);
+            // A merge teaches little or nothing new: it has to be better at everything together.
+            let better = self.overall.lower() > self.config.min_gain && self.is_retention_shown();
             return if better { reason::better_overall(self) } else { reason::too_few(self) };
         }
         match (self.is_gain_shown(), self.is_retention_shown()) {
@@ -300,6 +310,21 @@ mod tests {
         let mut spoiled = Judge::new(GateConfig::default(), 0, vec![plan(100)]);
         push_all(&mut spoiled, Part::Retention(0), 0, 80, 20);
         assert_eq!(spoiled.rule().outcome, Outcome::Reject);
+    }
+
+    #[test]
+    fn a_few_new_pairs_count_together_with_the_old() {
+        let judged = |wins: usize, losses: usize| {
+            let mut judge = Judge::new(GateConfig::default(), 8, vec![plan(300)]);
+            push_all(&mut judge, Part::Retention(0), wins, losses, 300 - wins - losses);
+            (0..8).for_each(|_| judge.push(Part::NewSkill, 0.0, 1.0));
+            judge.rule()
+        };
+        let better = judged(8, 3);
+        assert_eq!(better.outcome, Outcome::Promote, "{}", better.reason);
+        assert!(better.reason.contains("better at everything together"), "{}", better.reason);
+        let level = judged(4, 10);
+        assert_eq!(level.outcome, Outcome::Inconclusive, "{}", level.reason);
     }
 
     #[test]

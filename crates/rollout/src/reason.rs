@@ -11,10 +11,17 @@ use crate::{
 const MOST_EXAMPLES: f64 = 1e6;
 
 pub(crate) fn too_few(judge: &Judge) -> Ruling {
-    inconclusive(format!(
-        "{} held-out examples of the new material, at least {} are needed",
-        judge.planned_new, judge.config.min_new_skill_pairs
-    ))
+    let few = match judge.planned_new {
+        0 => "no held-out example of new material".to_owned(),
+        few => format!(
+            "{few} held-out examples of the new material, at least {} are needed",
+            judge.config.min_new_skill_pairs
+        ),
+    };
+    if judge.overall.pairs() == 0 {
+        return inconclusive(few);
+    }
+    inconclusive(format!("{few}, and no gain is shown over everything together: {}", overall(judge)))
 }
 
 pub(crate) fn promote(judge: &Judge) -> Ruling {
@@ -27,10 +34,17 @@ pub(crate) fn promote(judge: &Judge) -> Ruling {
     Ruling { outcome: Outcome::Promote, reason: format!("{learned}; {kept}") }
 }
 
-/// Nothing new to prove, but better at what was learned before.
+/// Too little new to prove alone, but better at everything together.
 pub(crate) fn better_overall(judge: &Judge) -> Ruling {
     let kept = format!("{}, and none of {} fell", retention(judge), clusters(judge.clusters.len()));
-    Ruling { outcome: Outcome::Promote, reason: format!("better at what was learned before: {kept}") }
+    let reason = format!("better at everything together: {}; {kept}", overall(judge));
+    Ruling { outcome: Outcome::Promote, reason }
+}
+
+/// `84.0% -> 86.0%, +2.0 points (at least +0.3 points, 300 pairs)`
+fn overall(judge: &Judge) -> String {
+    let (lower, count) = (points(judge.overall.lower()), pairs(judge.overall.pairs()));
+    format!("{} (at least {lower}, {count})", change(&judge.overall))
 }
 
 pub(crate) fn worse_at_new(judge: &Judge) -> Ruling {

@@ -1,15 +1,12 @@
 //! How long a run may take, turned into hyper-parameters.
 
-use autoglm_domain::{HyperParameters, RunState, TrainingRun};
+use autoglm_domain::HyperParameters;
 use serde::{Deserialize, Serialize};
 
 use crate::Plan;
 
 /// Tokens that a chat template adds to an example, roughly.
 const TEMPLATE_TOKENS: f64 = 12.0;
-
-/// Share of the budget that is planned for; the rest is for the estimate's error.
-const PLANNED_SHARE: f64 = 0.9;
 
 /// How long a run may take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,15 +28,10 @@ impl Default for Budget {
     }
 }
 
-/// Fills in `passes` and `max_seconds`, starting from the passes that `hyper` wishes for. With the speed of
-/// an earlier run ([`Budget::speed`]) the passes are cut so that the learning rate's schedule ends within
-/// the budget instead of being broken off. Fixed `steps` stay as they are.
-pub fn fill(
-    hyper: &HyperParameters,
-    budget: &Budget,
-    plan: &Plan,
-    tokens_per_s: Option<f64>,
-) -> HyperParameters {
+/// Fills in `passes` and `max_seconds`, starting from the passes that `hyper` wishes for. The trainer bends the
+/// learning rate's schedule so that it ends with the time, where that is shorter than the passes. Fixed `steps`
+/// stay as they are.
+pub fn fill(hyper: &HyperParameters, budget: &Budget, plan: &Plan) -> HyperParameters {
     let mut filled = HyperParameters { max_seconds: budget.seconds.max(0.0), ..hyper.clone() };
     if hyper.steps > 0 {
         return filled;
@@ -48,43 +40,26 @@ pub fn fill(
     let step_tokens = f64::from(hyper.batch_tokens.max(1)) * f64::from(hyper.accumulation.max(1));
     let wished = f64::from(hyper.passes).max(0.0);
     let enough = f64::from(budget.min_steps) * step_tokens / tokens;
-    let mut passes = wished.max(enough.min(f64::from(budget.max_passes)));
-    if let Some(speed) = tokens_per_s.filter(|speed| budget.seconds > 0.0 && *speed > 0.0) {
-        let affordable = f64::from(budget.seconds) * PLANNED_SHARE * speed / tokens;
-        // At least one step, whatever the estimate says.
-        passes = passes.min(affordable).max(step_tokens.min(tokens) / tokens);
-    }
     #[allow(
         clippy::cast_possible_truncation,
         reason = "passes are small, and their precision does not matter"
     )]
-    let passes = passes as f32;
+    let passes = wished.max(enough.min(f64::from(budget.max_passes))) as f32;
     filled.passes = passes;
     filled
 }
 
 impl Budget {
-    /// Tokens per second of the latest run that succeeded, where it says so.
-    pub fn speed(runs: &[TrainingRun]) -> Option<f64> {
-        let done = runs.iter().filter(|run| matches!(run.state, RunState::Succeeded { .. }));
-        let speeds = done.filter_map(|run| Some((run.at, *run.metrics.get("tokens_per_s")?)));
-        speeds
-            .max_by_key(|(at, _)| *at)
-            .map(|(_, speed)| speed)
-            .filter(|speed| speed.is_finite() && *speed > 0.0)
-    }
-
     /// An estimate of the tokens in one pass.
     fn tokens(&self, plan: &Plan) -> f64 {
-        let chars: usize = plan
-            .examples
-            .iter()
-            .map(|it| {
-                it.target.chars().count() + it.prompt.iter().map(|m| m.content.chars().count()).sum::<usize>()
-            })
-            .sum();
-        #[allow(clippy::cast_precision_loss, reason = "an estimate")]
-        let (chars, examples) = (chars as f64, plan.examples.len() as f64);
+        let (mut chars, mut examples) = (0.0, 0.0);
+        for it in &plan.examples {
+            let prompt: usize = it.prompt.iter().map(|message| message.content.chars().count()).sum();
+            #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+            let length = (prompt + it.target.chars().count()) as f64;
+            chars += length * f64::from(it.frequency);
+            examples += f64::from(it.frequency);
+        }
         chars / f64::from(self.chars_per_token.max(0.1)) + examples * TEMPLATE_TOKENS
     }
 }

@@ -1,7 +1,12 @@
 //! What a run trains on.
 //!
 //! Experiences come in, divided into what is new and what was learned before ([`divide`]); out comes a
-//! [`Plan`]: the examples with their weights, all that is new and, against forgetting, a share of the rest.
+//! [`Plan`]: the examples with their weights and frequencies, all that is new and, against forgetting, the rest.
+//!
+//! A pass sees each new example once and of the replayed ones as many as a ratio says, another part of them in
+//! every pass. So a run costs what its new examples cost, however much was learned before, and yet sees all
+//! of it: replaying one fixed sample instead teaches the sample by heart and forgets what is not in it
+//! (docs/experiments/0004-demo.md).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +15,7 @@ use std::{
 };
 
 use autoglm_domain::{
-    ArtifactStore, ChatMessage, Experience, ExperienceId, Store, TrainExample, VersionNumber,
+    ArtifactStore, ChatMessage, ClusterId, Experience, ExperienceId, Store, TrainExample, VersionNumber,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +25,7 @@ use crate::{Error, Result, Snapshot, replay::sample};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// A stratified sample of everything verified earlier.
+    /// Everything verified earlier, in a fixed proportion to what is new.
     #[default]
     Replay,
     /// Nothing: the lower bound, which forgets.
@@ -57,16 +62,21 @@ impl FromStr for Strategy {
 pub struct PlanConfig {
     /// `replay`, `naive` or `joint`.
     pub strategy: Strategy,
-    /// Replayed experiences for each new one.
+    /// Replayed examples that a pass sees for each new one, as long as there are so many.
     pub replay_per_new: f64,
-    /// Fewest replayed experiences, as far as there are so many: a run over a handful of new ones would
-    /// otherwise forget the rest.
+    /// Fewest replayed examples that a pass sees, as long as there are so many: a run over a handful of new
+    /// ones would otherwise forget the rest.
     pub min_replay: usize,
-    /// Most replayed experiences.
+    /// Smallest share of a pass that is replayed, 0 to 1 (exclusive). Where fewer were learned before than come
+    /// new, a pass sees each of them several times, so that they are not outnumbered.
+    pub min_replay_share: f64,
+    /// Most replayed examples in a run; where more were learned before, a stratified sample of them.
     pub max_replay: usize,
-    /// Whether rare targets weigh more and frequent ones less, so that what came last does not crowd out
-    /// what came before.
+    /// Whether clusters, and within a cluster its targets, are seen alike often, instead of every example, among
+    /// the new ones and among the replayed.
     pub class_balance: bool,
+    /// Most times that a pass sees an example.
+    pub max_frequency: f32,
     /// Smallest weight of an example.
     pub min_weight: f32,
     /// Largest weight of an example.
@@ -79,8 +89,10 @@ impl Default for PlanConfig {
             strategy: Strategy::Replay,
             replay_per_new: 3.0,
             min_replay: 200,
+            min_replay_share: 0.5,
             max_replay: 20_000,
             class_balance: true,
+            max_frequency: 20.0,
             min_weight: 0.1,
             max_weight: 4.0,
         }
@@ -93,6 +105,13 @@ impl PlanConfig {
         if !(self.replay_per_new >= 0.0 && self.replay_per_new.is_finite()) {
             return refuse("plan.replay_per_new", self.replay_per_new.to_string(), "0 or more");
         }
+        if !(0.0..1.0).contains(&self.min_replay_share) {
+            let value = self.min_replay_share.to_string();
+            return refuse("plan.min_replay_share", value, "0 or more and below 1");
+        }
+        if !(self.max_frequency >= 1.0 && self.max_frequency.is_finite()) {
+            return refuse("plan.max_frequency", self.max_frequency.to_string(), "1 or more");
+        }
         if !(self.min_weight > 0.0 && self.min_weight.is_finite()) {
             return refuse("plan.min_weight", self.min_weight.to_string(), "above 0");
         }
@@ -102,23 +121,44 @@ impl PlanConfig {
         Ok(())
     }
 
-    /// How many to replay. Without anything new the run is there to consolidate, and replays all it may.
-    fn replay_count(&self, new: usize, pool: usize) -> usize {
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "counts are far below 2^52, the ratio is checked, and the cast saturates"
-        )]
-        let wanted = (new as f64 * self.replay_per_new).ceil() as usize;
-        match (self.strategy, new) {
-            (Strategy::Naive, _) => 0,
-            (Strategy::Joint, _) => pool,
-            (Strategy::Replay, 0) => pool.min(self.max_replay),
-            (Strategy::Replay, _) => wanted.max(self.min_replay).min(self.max_replay).min(pool),
+    /// The same after `forgetful` candidates in a row that forgot more than the gate allows: each halves the part
+    /// of what is new, up to [`MOST_HALVINGS`], so that learning goes on in smaller steps instead of failing the
+    /// same way again.
+    #[must_use]
+    pub fn more_careful(&self, forgetful: usize) -> Self {
+        #[allow(clippy::cast_precision_loss, reason = "a handful")]
+        let factor = 2_f64.powi(forgetful.min(MOST_HALVINGS) as i32);
+        Self {
+            replay_per_new: self.replay_per_new * factor,
+            min_replay_share: 1.0 - (1.0 - self.min_replay_share) / factor,
+            ..self.clone()
         }
     }
+
+    /// How many experiences may be replayed.
+    fn most_replayed(&self) -> usize {
+        match self.strategy {
+            Strategy::Naive => 0,
+            Strategy::Replay => self.max_replay,
+            Strategy::Joint => usize::MAX,
+        }
+    }
+
+    /// How many of the `replayed` examples a pass sees, repetitions counted. Without anything new the run is there
+    /// to consolidate, and sees them all.
+    fn replay_sightings(&self, new: usize, replayed: usize) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        let (new, pool, fewest) = (new as f64, replayed as f64, self.min_replay as f64);
+        if self.strategy != Strategy::Replay || new == 0.0 {
+            return pool;
+        }
+        let wanted = (new * self.replay_per_new).max(fewest).min(pool);
+        wanted.max(new * self.min_replay_share / (1.0 - self.min_replay_share))
+    }
 }
+
+/// How often [`PlanConfig::more_careful`] halves the part of what is new at most.
+const MOST_HALVINGS: usize = 2;
 
 /// Whether an example is learned or kept from being forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -139,10 +179,27 @@ pub struct PlannedExample {
     pub role: Role,
     /// Weight of its loss.
     pub weight: f32,
+    /// How often a pass sees it.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub frequency: f32,
     /// The conversation up to the answer.
     pub prompt: Vec<ChatMessage>,
     /// The answer to learn.
     pub target: String,
+}
+
+/// The frequency that a snapshot does not write down.
+const fn once() -> f32 {
+    1.0
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    clippy::float_cmp,
+    reason = "the form that serde calls; only the value that is read back when it is left out may be left out"
+)]
+fn is_once(frequency: &f32) -> bool {
+    *frequency == once()
 }
 
 /// What a run trains on, in an order that does not depend on how it was found: new before replayed, each
@@ -166,6 +223,7 @@ impl Plan {
             prompt: it.prompt.clone(),
             target: it.target.clone(),
             weight: it.weight,
+            frequency: it.frequency,
         };
         self.examples.iter().map(example).collect()
     }
@@ -185,21 +243,24 @@ pub fn plan(new: Vec<Experience>, pool: Vec<Experience>, config: &PlanConfig, se
     let new = trainable(new, &BTreeSet::new());
     let new_ids: Vec<ExperienceId> = new.iter().map(|experience| experience.id).collect();
     let pool = trainable(pool, &new_ids.iter().copied().collect());
-    let replayed = sample(pool, config.replay_count(new.len(), usize::MAX), seed);
+    let replayed = sample(pool, config.most_replayed(), seed);
     let replay_ids: Vec<ExperienceId> = replayed.iter().map(|experience| experience.id).collect();
     if new.is_empty() && replayed.is_empty() {
         return Err(Error::Nothing { given });
     }
-    let roles = [(Role::New, new), (Role::Replay, replayed)];
-    let balance = class_balance(roles.iter().flat_map(|(_, experiences)| experiences), config);
+    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let sightings = [new.len() as f64, config.replay_sightings(new.len(), replayed.len())];
     let mut examples = Vec::with_capacity(new_ids.len() + replay_ids.len());
-    for (role, experiences) in roles {
-        for experience in experiences {
-            let factor = balance.get(&experience.target).copied().unwrap_or(1.0);
+    for (role, experiences, sightings) in
+        [(Role::New, new, sightings[0]), (Role::Replay, replayed, sightings[1])]
+    {
+        let frequencies = frequencies(&experiences, sightings, config);
+        for (experience, frequency) in experiences.into_iter().zip(frequencies) {
             examples.push(PlannedExample {
                 experience: experience.id,
                 role,
-                weight: (experience.weight * factor).clamp(config.min_weight, config.max_weight),
+                weight: experience.weight.clamp(config.min_weight, config.max_weight),
+                frequency,
                 prompt: experience.prompt,
                 target: experience.target,
             });
@@ -220,23 +281,36 @@ fn trainable(experiences: Vec<Experience>, except: &BTreeSet<ExperienceId>) -> V
     kept
 }
 
-/// A factor for each target: the mean size of a class over its own, so that all classes weigh the same.
-fn class_balance<'a>(
-    experiences: impl Iterator<Item = &'a Experience>,
-    config: &PlanConfig,
-) -> BTreeMap<String, f32> {
-    if !config.class_balance {
-        return BTreeMap::new();
-    }
-    let mut sizes: BTreeMap<String, usize> = BTreeMap::new();
+/// How far the frequencies of a balanced plan may differ from those of an even one, as a factor: what is very
+/// rare would otherwise be learned by heart.
+const MOST_BALANCE: f64 = 4.0;
+
+/// How often a pass sees each of `experiences`, `sightings` in all: all alike, or balanced over clusters and the
+/// targets within them.
+fn frequencies(experiences: &[Experience], sightings: f64, config: &PlanConfig) -> Vec<f32> {
+    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let even = sightings / experiences.len().max(1) as f64;
+    let mut strata: BTreeMap<ClusterId, BTreeMap<&str, f64>> = BTreeMap::new();
     for experience in experiences {
-        *sizes.entry(experience.target.clone()).or_default() += 1;
+        *strata.entry(experience.cluster).or_default().entry(&experience.target).or_default() += 1.0;
     }
-    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^24")]
-    let mean = sizes.values().sum::<usize>() as f32 / sizes.len().max(1) as f32;
-    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^24")]
-    let factor = |size: usize| mean / size as f32;
-    sizes.into_iter().map(|(target, size)| (target, factor(size))).collect()
+    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let balanced = |experience: &Experience| {
+        let targets = strata.get(&experience.cluster)?;
+        let size = targets.get(experience.target.as_str())?;
+        Some(sightings / strata.len() as f64 / targets.len() as f64 / size)
+    };
+    let wished: Vec<f64> = experiences
+        .iter()
+        .map(|experience| match balanced(experience).filter(|_| config.class_balance) {
+            Some(frequency) => frequency.clamp(even / MOST_BALANCE, even * MOST_BALANCE),
+            None => even,
+        })
+        .collect();
+    // The clamp moved the sum.
+    let factor = sightings / wished.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    #[allow(clippy::cast_possible_truncation, reason = "frequencies are small")]
+    wished.into_iter().map(|frequency| ((frequency * factor) as f32).min(config.max_frequency)).collect()
 }
 
 /// The experiences that a version learned from, itself or through those it was trained from.

@@ -74,6 +74,7 @@ impl Host {
                 prompt: vec![ChatMessage::user(&utterance.prompt)],
                 target: utterance.reference.clone(),
                 weight: 1.0,
+                frequency: 1.0,
             })
             .collect()
     }

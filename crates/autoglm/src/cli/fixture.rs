@@ -153,6 +153,7 @@ async fn snapshot(artifacts: &ObjectArtifacts, parts: &[(u64, Part)]) -> Content
             experience: id(*n),
             role: *role,
             weight: 1.0,
+            frequency: 1.0,
             prompt: vec![ChatMessage::user(asked)],
             target: target.into(),
         }

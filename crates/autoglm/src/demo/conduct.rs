@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::{
     assemble::{Findings, trigger_word},
-    budget::Pacer,
+    budget::{Pacer, PhasePlan, Rounds},
     client::Client,
     display::{Display, Tone},
     measure::{self, Retention, TaskScore},
@@ -215,32 +215,23 @@ impl<'a> Conductor<'a> {
         }))
     }
 
-    /// Task after task: traffic, then training and verdict with a trickle of traffic, then measuring.
+    /// Task after task: traffic, then, where a round ends, training, verdict and measuring.
     async fn play(&self) -> Result<Played> {
         let tasks = self.stream.tasks.len();
         let mut played = Played { phases: Vec::new(), retention: Retention::new(tasks), spoiled: None };
-        let mut pacer = Pacer::new(self.start, self.options.minutes, tasks);
+        let rounds = Rounds::new(self.options.minutes, tasks, self.options.runs);
+        let mut pacer = Pacer::new(self.start, rounds);
         for (at, task) in self.stream.tasks.iter().enumerate() {
             let plan = pacer.next(Instant::now(), task.traffic.len());
             let start_s = self.elapsed();
             self.display.phase(at + 1, tasks, &task.name, task.traffic.len(), plan.pace);
             self.player.play(at, &plan, &|tally| self.display.answered(tally)).await;
             let traffic_end_s = self.elapsed();
-            self.display.working("consolidating");
-            let spoil = !self.options.no_spoil && at == (tasks - 1) / 2;
-            let consolidated = self
-                .player
-                .meanwhile(at + 1, async {
-                    self.server.control.consolidate().await;
-                    let patience = plan.patience(Instant::now());
-                    let consolidated = self.server.control.wait_consolidated(patience).await;
-                    if spoil {
-                        played.spoiled = self.spoil().await?;
-                    }
-                    self.remeasure(&mut played.retention, at + 1).await?;
-                    Ok::<_, Error>(consolidated)
-                })
-                .await?;
+            let mut consolidated = None;
+            if rounds.ends_with(at) {
+                let spoil = !self.options.no_spoil && at == rounds.halfway();
+                consolidated = Some(self.round(&mut played, at + 1, spoil, &plan).await?);
+            }
             let (accuracy, requests) = self.player.tally(|tally| tally.of_task(at));
             let (task, end_s) = (task.name.clone(), self.elapsed());
             played.phases.push(TimelineEntry::Phase {
@@ -266,6 +257,23 @@ impl<'a> Conductor<'a> {
             self.display.line(Tone::Caution, &format!("no merge: {error}"));
         }
         Ok(played)
+    }
+
+    /// Training and verdict with a trickle of traffic, then measuring; whether the loop came to rest in time.
+    async fn round(&self, played: &mut Played, seen: usize, spoil: bool, plan: &PhasePlan) -> Result<bool> {
+        self.display.working("consolidating");
+        self.player
+            .meanwhile(seen, async {
+                self.server.control.consolidate().await;
+                let patience = plan.patience(Instant::now());
+                let consolidated = self.server.control.wait_consolidated(patience).await;
+                if spoil {
+                    played.spoiled = self.spoil().await?;
+                }
+                self.remeasure(&mut played.retention, seen).await?;
+                Ok::<_, Error>(consolidated)
+            })
+            .await
     }
 
     /// A demo that cannot spoil a candidate goes on and says so.

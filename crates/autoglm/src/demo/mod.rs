@@ -38,7 +38,7 @@ mod conduct;
 #[cfg(test)]
 mod doubles;
 
-pub(crate) use budget::{consolidation_seconds, merge_seconds};
+pub(crate) use budget::{Rounds, merge_seconds};
 pub(crate) use client::{Answer, Asking, Client};
 pub(crate) use conduct::run;
 pub(crate) use display::Display;

@@ -61,6 +61,9 @@ pub(crate) struct DemoOptions {
     /// Time for the whole demo, from the first request to the report
     #[arg(long, default_value_t = 7.0, value_name = "N")]
     pub(crate) minutes: f64,
+    /// Training runs during the stream [default: one after each task, fewer where each would be shorter than 18 s]
+    #[arg(long, value_name = "N")]
+    pub(crate) runs: Option<usize>,
     /// Share of the answers that get feedback, 0 to 1
     #[arg(long, default_value_t = 0.6, value_name = "SHARE")]
     pub(crate) feedback_share: f64,
@@ -116,6 +119,10 @@ impl DemoOptions {
                 self.concurrency
             )));
         }
+        if self.runs == Some(0) {
+            return Err(Error::invalid("--runs 0 leaves the weights as they are")
+                .with_hint("leave it out for one run after each task"));
+        }
         if self.limit == Some(0) {
             return Err(Error::invalid("--limit 0 leaves nothing to play")
                 .with_hint("leave it out to play everything"));
@@ -148,6 +155,7 @@ pub(crate) mod tests {
         assert_eq!(refused(&["--minutes", "0"]), "--minutes 0 is not between 0.05 and 1440");
         assert_eq!(refused(&["--minutes", "NaN"]), "--minutes NaN is not between 0.05 and 1440");
         assert_eq!(refused(&["--concurrency", "0"]), "--concurrency 0 is not between 1 and 256");
+        assert_eq!(refused(&["--runs", "0"]), "--runs 0 leaves the weights as they are");
         assert_eq!(refused(&["--limit", "0"]), "--limit 0 leaves nothing to play");
     }
 }

@@ -170,7 +170,7 @@ pub(crate) enum TimelineEntry {
         end_s: f64,
         requests: usize,
         accuracy: Option<f64>,
-        consolidated: bool,
+        consolidated: Option<bool>,
     },
     Run {
         id: String,

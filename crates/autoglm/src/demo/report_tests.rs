@@ -47,7 +47,7 @@ fn timeline() -> Vec<TimelineEntry> {
             end_s: start + 33.0,
             requests: 1500,
             accuracy: Some(0.6),
-            consolidated: true,
+            consolidated: Some(true),
         });
         entries.push(TimelineEntry::Run {
             id,

@@ -24,9 +24,39 @@ const CLIENTS: u64 = 3;
 /// Kills in an ordinary test run; `AUTOGLM_KILLS` names another number.
 const KILLS: u64 = 5;
 
+fn kills() -> u64 {
+    std::env::var("AUTOGLM_KILLS").map_or(KILLS, |kills| kills.parse().unwrap())
+}
+
+/// The demo plays its tasks, trains and judges, while three more clients ask and correct; it is killed and played
+/// again over the same data.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_demo_can_be_killed_at_any_moment() {
+    let kills = kills();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut rng = ChaCha8Rng::seed_from_u64(SEED + 1);
+    let mut ledger = Ledger::default();
+    let begin = Instant::now();
+    for round in 0..kills {
+        let demo = Arc::new(Server::spawn_demo(&data, &QUICK).answering().await);
+        let moment = Duration::from_millis(rng.random_range(50..6000));
+        ledger.acknowledged(drive_until_killed(demo, round, moment).await);
+        ledger.check(&data).await;
+        ledger.check_whole(&data, false).await;
+        if kills > KILLS {
+            println!("kill {} of {kills}, {:.0} s", round + 1, begin.elapsed().as_secs_f64());
+        }
+    }
+    the_loop_goes_on(&data, &mut ledger).await;
+    let totals = ledger.check_whole(&data, true).await;
+    println!("{kills} kills of a demo in {:.0} s: {totals:?}", begin.elapsed().as_secs_f64());
+    assert!(totals.acknowledged as u64 > kills, "hardly anything was acknowledged: {totals:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_and_nothing_is_half_done() {
-    let kills = std::env::var("AUTOGLM_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
+    let kills = kills();
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);

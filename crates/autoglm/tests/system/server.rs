@@ -74,8 +74,18 @@ impl Server {
 
     /// Starts one that may not answer yet.
     pub(crate) fn spawn(data: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut command = autoglm(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-        command.arg(data).envs(variables.iter().copied()).stderr(Stdio::piped()).stdout(Stdio::null());
+        Self::of(autoglm(&["serve", "--listen", "127.0.0.1:0"]), data, variables)
+    }
+
+    /// Starts a demo, whose server answers others than its own users too.
+    pub(crate) fn spawn_demo(data: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = autoglm(&["demo", "--minutes", "0.5", "--limit", "100", "--serve", "--out"]);
+        command.arg(data.with_extension("report"));
+        Self::of(command, data, variables)
+    }
+
+    fn of(mut command: Command, data: &Path, variables: &[(&str, &str)]) -> Self {
+        command.arg("--data-dir").arg(data).envs(variables.iter().copied()).stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, seen) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));

@@ -57,6 +57,7 @@ fn train(folder: &Path, run: &Run, threads: usize) -> (Arc<Model>, Vec<TrainProg
         prompt: vec![ChatMessage::user(words(&example.prompt))],
         target: words(&example.target),
         weight: example.weight,
+        frequency: 1.0,
     });
     // Every step sees every example, so that their order does not matter.
     let hyper = HyperParameters { batch_tokens: 100_000, ..hyper };

@@ -6,7 +6,7 @@ use autoglm_train::{Budget, Config, PlanConfig, fill, plan};
 use crate::experience;
 
 /// `count` examples of 28 characters: 28 / 3.5 + 12 = 20 tokens each.
-fn filled(count: u128, hyper: &HyperParameters, budget: &Budget, speed: Option<f64>) -> HyperParameters {
+fn filled(count: u128, hyper: &HyperParameters, budget: &Budget) -> HyperParameters {
     let new = (0..count)
         .map(|id| {
             let mut experience = experience(id, 0, "target");
@@ -14,25 +14,22 @@ fn filled(count: u128, hyper: &HyperParameters, budget: &Budget, speed: Option<f
             experience
         })
         .collect();
-    fill(hyper, budget, &plan(new, vec![], &PlanConfig::default(), 1).unwrap(), speed)
+    fill(hyper, budget, &plan(new, vec![], &PlanConfig::default(), 1).unwrap())
 }
 
 #[test]
-fn passes_follow_from_size_steps_and_time() {
+fn passes_follow_from_size_and_steps() {
     let hyper = HyperParameters { batch_tokens: 1000, passes: 3.0, ..HyperParameters::default() };
     let budget = Budget { seconds: 60.0, min_steps: 30, max_passes: 20.0, ..Budget::default() };
-    let passes = |count, speed| filled(count, &hyper, &budget, speed).passes;
-    assert_eq!(passes(1000, None), 3.0, "20,000 tokens: 60 steps, as wished");
-    assert_eq!(passes(100, None), 15.0, "2,000 tokens: 30 steps take 15 passes");
-    assert_eq!(passes(10, None), 20.0, "200 tokens: at most 20 passes");
-    assert_eq!(passes(1000, Some(1e6)), 3.0, "fast enough");
-    assert_eq!(passes(1000, Some(500.0)), 1.35, "60 s · 0.9 · 500 / 20,000");
-    assert_eq!(passes(1000, Some(0.001)), 0.05, "one step at least");
-    assert_eq!(filled(1000, &hyper, &budget, None).max_seconds, 60.0);
+    let passes = |count| filled(count, &hyper, &budget).passes;
+    assert_eq!(passes(1000), 3.0, "20,000 tokens: 60 steps, as wished");
+    assert_eq!(passes(100), 15.0, "2,000 tokens: 30 steps take 15 passes");
+    assert_eq!(passes(10), 20.0, "200 tokens: at most 20 passes");
+    assert_eq!(filled(1000, &hyper, &budget).max_seconds, 60.0);
     let unlimited = Budget { seconds: 0.0, ..budget.clone() };
-    assert_eq!(filled(1000, &hyper, &unlimited, Some(1.0)).passes, 3.0);
+    assert_eq!(filled(1000, &hyper, &unlimited).max_seconds, 0.0);
     let fixed = HyperParameters { steps: 7, ..hyper.clone() };
-    let found = filled(10, &fixed, &budget, Some(1.0));
+    let found = filled(10, &fixed, &budget);
     assert_eq!((found.steps, found.passes, found.max_seconds), (7, 3.0, 60.0));
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use autoglm_domain::{ClusterId, ErrorKind, Experience, ExperienceId};
-use autoglm_train::{Error, PlanConfig, Role, Snapshot, Strategy, divide, plan};
+use autoglm_train::{Error, Plan, PlanConfig, Role, Snapshot, Strategy, divide, plan};
 use proptest::prelude::{Strategy as _, *};
 
 use crate::experience;
@@ -16,15 +16,26 @@ fn many(ids: std::ops::Range<u128>, cluster: u32) -> Vec<Experience> {
     ids.map(|id| experience(id, cluster, &format!("t{cluster}"))).collect()
 }
 
+/// How many examples of `role` a pass sees, repetitions counted.
+fn sightings(plan: &Plan, role: Role) -> f32 {
+    let seen: f32 = plan.examples.iter().filter(|example| example.role == role).map(|e| e.frequency).sum();
+    (seen * 1e3).round() / 1e3
+}
+
 #[test]
 fn strategies_differ_in_what_they_replay() {
     let (new, pool) = (many(0..10, 0), many(100..200, 1));
-    for (strategy, expected) in [(Strategy::Naive, 0), (Strategy::Replay, 20), (Strategy::Joint, 100)] {
+    for (strategy, replayed, seen) in
+        [(Strategy::Naive, 0, 0.0), (Strategy::Replay, 100, 20.0), (Strategy::Joint, 100, 100.0)]
+    {
         let plan = plan(new.clone(), pool.clone(), &config(strategy, 2.0), 1).unwrap();
-        assert_eq!((plan.new_ids.len(), plan.replay_ids.len()), (10, expected), "{strategy}");
-        assert_eq!(plan.examples.len(), 10 + expected);
+        assert_eq!((plan.new_ids.len(), plan.replay_ids.len()), (10, replayed), "{strategy}");
+        assert_eq!(plan.examples.len(), 10 + replayed);
+        assert_eq!((sightings(&plan, Role::New), sightings(&plan, Role::Replay)), (10.0, seen), "{strategy}");
         assert_eq!(strategy.to_string().parse(), Ok(strategy));
         assert_eq!(plan.train_examples()[0].prompt, new[0].prompt);
+        let examples = plan.train_examples();
+        assert_eq!(examples.last().unwrap().frequency, plan.examples.last().unwrap().frequency);
     }
     assert!("ewc".parse::<Strategy>().unwrap_err().hint().unwrap().contains("`naive`"));
 }
@@ -32,18 +43,42 @@ fn strategies_differ_in_what_they_replay() {
 #[test]
 fn the_amount_of_replay_keeps_its_bounds() {
     let pool = many(100..600, 1);
-    let count = |new: u128, config: &PlanConfig| {
-        plan(many(0..new, 0), pool.clone(), config, 1).unwrap().replay_ids.len()
+    let seen = |new: u128, config: &PlanConfig| {
+        let plan = plan(many(0..new, 0), pool.clone(), config, 1).unwrap();
+        (plan.replay_ids.len(), sightings(&plan, Role::Replay))
     };
     let bounded = PlanConfig { min_replay: 50, max_replay: 300, ..config(Strategy::Replay, 3.0) };
-    assert_eq!(count(1, &bounded), 50, "at least min_replay");
-    assert_eq!(count(20, &bounded), 60, "the ratio");
-    assert_eq!(count(90, &bounded), 270);
-    assert_eq!(count(99, &bounded), 297);
-    assert_eq!(count(150, &bounded), 300, "at most max_replay");
-    assert_eq!(count(0, &bounded), 300, "nothing new: consolidate");
-    assert_eq!(count(50, &config(Strategy::Replay, 1e18)), 500, "no more than there are");
-    assert_eq!(count(3, &config(Strategy::Replay, 0.5)), 2, "rounded up");
+    assert_eq!(seen(1, &bounded), (300, 50.0), "at least min_replay");
+    assert_eq!(seen(20, &bounded), (300, 60.0), "the ratio");
+    assert_eq!(seen(90, &bounded), (300, 270.0));
+    assert_eq!(seen(150, &bounded), (300, 300.0), "each once a pass");
+    assert_eq!(seen(0, &bounded), (300, 300.0), "nothing new: consolidate");
+    assert_eq!(seen(50, &config(Strategy::Replay, 1e18)), (500, 500.0), "no more than there are");
+    assert_eq!(seen(3, &config(Strategy::Replay, 0.5)), (500, 3.0), "half of what is seen, whatever the ratio");
+}
+
+#[test]
+fn a_small_pool_is_seen_often_enough_to_keep_its_share() {
+    let seen = |new: u128, share: f64, max_frequency: f32| {
+        let config = PlanConfig { min_replay_share: share, max_frequency, ..config(Strategy::Replay, 3.0) };
+        let plan = plan(many(0..new, 0), many(1000..1010, 1), &config, 1).unwrap();
+        (sightings(&plan, Role::New), sightings(&plan, Role::Replay))
+    };
+    assert_eq!(seen(8, 0.75, 20.0), (8.0, 24.0));
+    assert_eq!(seen(8, 0.0, 20.0), (8.0, 10.0), "as many as there are");
+    assert_eq!(seen(200, 0.5, 4.0), (200.0, 40.0), "at most max_frequency");
+    assert_eq!(seen(2, 0.5, 20.0), (2.0, 6.0), "the ratio already gives more");
+}
+
+#[test]
+fn candidates_that_forgot_make_the_next_plan_more_careful() {
+    let (new, pool) = (many(0..80, 0), many(1000..1010, 1));
+    let seen = |forgetful| {
+        let config = PlanConfig { max_frequency: 100.0, ..config(Strategy::Replay, 3.0) }.more_careful(forgetful);
+        sightings(&plan(new.clone(), pool.clone(), &config, 1).unwrap(), Role::Replay)
+    };
+    // Of what a pass sees a half, a quarter, an eighth is new, and not less.
+    assert_eq!([seen(0), seen(1), seen(2), seen(3)], [80.0, 240.0, 560.0, 560.0]);
 }
 
 #[test]
@@ -76,38 +111,52 @@ fn the_outvoted_the_doubled_and_the_empty() {
 }
 
 #[test]
-fn weights_balance_the_classes_within_their_bounds() {
-    // 12 examples in 3 classes: 4 on average.
-    let mut new: Vec<_> = (0..8).map(|id| experience(id, 0, "often")).collect();
-    new.extend((10..13).map(|id| experience(id, 0, "seldom")));
-    new.push(experience(20, 0, "once"));
-    let weights = |config: &PlanConfig, new: Vec<Experience>| -> BTreeMap<String, f32> {
-        plan(new, vec![], config, 1).unwrap().examples.into_iter().map(|e| (e.target, e.weight)).collect()
+fn clusters_and_their_targets_are_balanced() {
+    // 24 examples: one cluster with a common and a rare target, one with a single target.
+    let mut new: Vec<_> = (0..12).map(|id| experience(id, 0, "often")).collect();
+    new.extend((20..24).map(|id| experience(id, 0, "seldom")));
+    new.extend((30..38).map(|id| experience(id, 1, "alone")));
+    let frequencies = |config: &PlanConfig, new: Vec<Experience>| -> BTreeMap<String, f32> {
+        let plan = plan(new, vec![], config, 1).unwrap();
+        plan.examples.into_iter().map(|e| (e.target, (e.frequency * 1e4).round() / 1e4)).collect()
     };
     let balanced = PlanConfig { class_balance: true, ..config(Strategy::Naive, 0.0) };
-    let found = weights(&balanced, new.clone());
-    assert_eq!((found["often"], found["once"]), (0.5, 4.0));
-    assert!((found["seldom"] - 4.0 / 3.0).abs() < 1e-6);
-    let clipped = PlanConfig { min_weight: 0.7, max_weight: 2.0, ..balanced.clone() };
-    let found = weights(&clipped, new.clone());
-    assert_eq!((found["often"], found["once"]), (0.7, 2.0));
-    new[0].weight = 3.0;
-    let plain = plan(new, vec![], &config(Strategy::Naive, 0.0), 1).unwrap();
-    assert_eq!((plain.examples[0].weight, plain.examples[1].weight), (3.0, 1.0));
+    // Each cluster is seen 12 times a pass, each target of the first 6 times.
+    let found = frequencies(&balanced, new.clone());
+    assert_eq!((found["often"], found["seldom"], found["alone"]), (0.5, 1.5, 1.5));
+    let plain = frequencies(&config(Strategy::Naive, 0.0), new.clone());
+    assert!(plain.values().all(|frequency| *frequency == 1.0), "{plain:?}");
+    // One alone in its cluster would be seen 8.5 times, but four times the mean is the most; what that leaves of
+    // the 17 sightings goes to all alike (factor 17 / 12.5).
+    new.truncate(16);
+    new.push(experience(99, 1, "alone"));
+    let found = frequencies(&balanced, new);
+    assert_eq!((found["often"], found["seldom"], found["alone"]), (0.4817, 1.445, 5.44));
 }
 
 #[test]
-fn heavier_experiences_are_replayed_more_often() {
+fn weights_keep_their_bounds() {
+    let mut new = many(0..3, 0);
+    new[0].weight = 9.0;
+    new[1].weight = 0.01;
+    let weights: Vec<f32> = plan(new, vec![], &PlanConfig::default(), 1)
+        .unwrap()
+        .train_examples()
+        .iter()
+        .map(|example| example.weight)
+        .collect();
+    assert_eq!(weights, [4.0, 0.1, 1.0]);
+}
+
+#[test]
+fn of_a_pool_that_is_too_large_the_heavier_are_taken_more_often() {
     let mut pool = many(0..20, 0);
     pool[3].weight = 50.0;
     let new = [experience(99, 1, "n")];
+    let two = PlanConfig { max_replay: 2, ..config(Strategy::Replay, 2.0) };
     let drawn = |id: ExperienceId| {
-        (0..200u64)
-            .filter(|seed| {
-                let plan = plan(new.to_vec(), pool.clone(), &config(Strategy::Replay, 2.0), *seed).unwrap();
-                plan.replay_ids.contains(&id)
-            })
-            .count()
+        let drawn = |seed| plan(new.to_vec(), pool.clone(), &two, seed).unwrap().replay_ids.contains(&id);
+        (0..200u64).filter(|seed| drawn(*seed)).count()
     };
     let (heavy, light) = (drawn(pool[3].id), drawn(pool[4].id));
     assert!(heavy > 150 && light < 40, "{heavy} {light}");
@@ -117,6 +166,8 @@ fn heavier_experiences_are_replayed_more_often() {
 fn settings_out_of_range_are_refused_by_name() {
     for (name, bad) in [
         ("plan.replay_per_new", PlanConfig { replay_per_new: f64::NAN, ..PlanConfig::default() }),
+        ("plan.min_replay_share", PlanConfig { min_replay_share: 1.0, ..PlanConfig::default() }),
+        ("plan.max_frequency", PlanConfig { max_frequency: 0.5, ..PlanConfig::default() }),
         ("plan.replay_per_new", PlanConfig { replay_per_new: -1.0, ..PlanConfig::default() }),
         ("plan.min_weight", PlanConfig { min_weight: 0.0, ..PlanConfig::default() }),
         ("plan.max_weight", PlanConfig { max_weight: 0.01, ..PlanConfig::default() }),
@@ -189,7 +240,8 @@ proptest! {
         }
         let total: usize = there.values().map(BTreeSet::len).sum();
         let new = vec![experience(1, 9, "n")];
-        let made = plan(new, pool.clone(), &config(Strategy::Replay, count as f64), seed).unwrap();
+        let bounded = PlanConfig { max_replay: count, ..config(Strategy::Replay, 1.0) };
+        let made = plan(new, pool.clone(), &bounded, seed).unwrap();
         prop_assert_eq!(made.replay_ids.len(), count.min(total));
         let drawn: BTreeMap<ClusterId, usize> = there
             .iter()
@@ -244,7 +296,7 @@ proptest! {
 #[test]
 fn another_seed_draws_another_sample() {
     let pool = many(100..400, 1);
-    let draw =
-        |seed| plan(many(0..10, 0), pool.clone(), &config(Strategy::Replay, 3.0), seed).unwrap().replay_ids;
+    let bounded = PlanConfig { max_replay: 30, ..config(Strategy::Replay, 3.0) };
+    let draw = |seed| plan(many(0..10, 0), pool.clone(), &bounded, seed).unwrap().replay_ids;
     assert_ne!(draw(1), draw(2));
 }
