@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use autoglm_domain::{
-    AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, RolloutState, RunState, Store as _,
-    Timestamp, Trigger, Verdict, VersionNumber,
+    AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, RolloutState, RunState,
+    Store as _, Timestamp, Trigger, Verdict, VersionNumber,
 };
 use autoglm_registry::NewVersion;
 use autoglm_rollout::{Finished, Gate, NormalisedMatch, Scorer, Suites, promote_champion};

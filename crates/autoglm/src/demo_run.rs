@@ -115,6 +115,7 @@ fn demo_settings(
     hyper.train_embedding = true;
     hyper.train_norms = true;
     hyper.learning_rate = 2e-3;
+    hyper.prompt_noise = 0.15;
     hyper.batch_tokens = 1024;
     hyper.passes = 12.0;
     settings

@@ -70,6 +70,16 @@ pub struct HyperParameters {
     pub passes: f32,
     /// Stop after this many seconds of training, whatever the steps; 0 is off.
     pub max_seconds: f32,
+    /// Share of a prompt's tokens, 0 to 0.9, that are replaced by random ones each time that an example is seen
+    /// (SwitchOut, Wang et al. 2018), against learning a few examples by heart; 0 is off.
+    #[serde(skip_serializing_if = "is_off")]
+    pub prompt_noise: f32,
+}
+
+/// What is off is not written, so that hashes of versions from before it existed stay what they are.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_off(value: &f32) -> bool {
+    *value == 0.0
 }
 
 impl Default for HyperParameters {
@@ -91,6 +101,7 @@ impl Default for HyperParameters {
             steps: 0,
             passes: 3.0,
             max_seconds: 0.0,
+            prompt_noise: 0.0,
         }
     }
 }

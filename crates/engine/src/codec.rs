@@ -135,7 +135,12 @@ mod tests {
     const PLAIN: &str = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
 
     fn example(target: &str) -> TrainExample {
-        TrainExample { prompt: vec![ChatMessage::user("the cat?")], target: target.into(), weight: 1.0, frequency: 1.0 }
+        TrainExample {
+            prompt: vec![ChatMessage::user("the cat?")],
+            target: target.into(),
+            weight: 1.0,
+            frequency: 1.0,
+        }
     }
 
     #[test]

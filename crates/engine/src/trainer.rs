@@ -1,9 +1,12 @@
 //! LoRA training in the serving process, on the same base weights.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Instant};
 
 use autoglm_domain::{Control, HyperParameters, TrainJob, TrainProgress, Trained, Trainer};
-use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
+use rand::{
+    RngExt as _, SeedableRng as _,
+    seq::{IndexedRandom as _, SliceRandom as _},
+};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
@@ -35,12 +38,16 @@ impl std::fmt::Debug for LoraTrainer {
 }
 
 /// An example as tokens: loss is on those from `supervised` on.
+#[derive(Clone)]
 struct Encoded {
     tokens: Vec<u32>,
     supervised: usize,
     weight: f32,
     frequency: f32,
 }
+
+/// With more noise nothing is left of a prompt.
+const MOST_NOISE: f32 = 0.9;
 
 /// An example that is seen less often than this is seen this often.
 const RAREST: f32 = 1e-3;
@@ -96,6 +103,20 @@ impl LoraTrainer {
         Ok(weights)
     }
 
+    /// What the noise of a run replaces tokens by.
+    fn noise(&self, job: &TrainJob) -> Result<Noise> {
+        let share = job.hyper.prompt_noise;
+        if !(0.0..=MOST_NOISE).contains(&share) {
+            return Err(EngineError::Request(format!(
+                "`prompt_noise` is {share}, which is not between 0 and {MOST_NOISE}"
+            )));
+        }
+        let tokenizer = self.codec.tokenizer();
+        let vocabulary = u32::try_from(self.model.config().vocab_size).unwrap_or(u32::MAX);
+        let words = (0..vocabulary).filter(|id| !tokenizer.is_special(*id)).collect();
+        Ok(Noise { share, words, random: ChaCha8Rng::seed_from_u64(job.seed ^ 0x5717_c400) })
+    }
+
     fn run(&self, job: &TrainJob, report: &mut dyn FnMut(TrainProgress) -> Control) -> Result<Trained> {
         let begin = Instant::now();
         let examples = self.encode(job)?;
@@ -107,6 +128,7 @@ impl LoraTrainer {
         let mut learner =
             Learner::new(&self.model, weights, optimizer, hyper.max_grad_norm, &self.pool, courtesy);
         let mut order = Order::new(&examples, job.seed);
+        let mut noise = self.noise(job)?;
         let mut progress = TrainProgress {
             step: 0,
             steps,
@@ -126,7 +148,8 @@ impl LoraTrainer {
             let done = by_time.max(progress.step as f32 / steps as f32);
             for _ in 0..hyper.accumulation.max(1) {
                 let batch = order.next_batch(&examples, hyper.batch_tokens as usize);
-                let shards = split(&examples, &batch, learner.shards());
+                let batch: Vec<_> = batch.into_iter().map(|at| noise.over(&examples[at])).collect();
+                let shards = split(&batch, learner.shards());
                 learner.accumulate(&shards);
                 progress.tokens += shards.iter().map(|shard| shard.tokens.len() as u64).sum::<u64>();
             }
@@ -238,13 +261,37 @@ impl Order {
     }
 }
 
+/// Replaces tokens of prompts by random ones.
+struct Noise {
+    share: f32,
+    /// All tokens that are not special.
+    words: Vec<u32>,
+    random: ChaCha8Rng,
+}
+
+impl Noise {
+    /// The example as it is seen this time. Special tokens, which say who speaks, and the target stay.
+    fn over<'a>(&mut self, example: &'a Encoded) -> Cow<'a, Encoded> {
+        if self.share == 0.0 {
+            return Cow::Borrowed(example);
+        }
+        let mut seen = example.clone();
+        for token in seen.tokens.iter_mut().take(example.supervised) {
+            let is_word = self.words.binary_search(token).is_ok();
+            if is_word && self.random.random::<f32>() < self.share {
+                *token = self.words.choose(&mut self.random).copied().unwrap_or(*token);
+            }
+        }
+        Cow::Owned(seen)
+    }
+}
+
 /// Shares a batch out so that every shard has about as many tokens: longest first, to the lightest.
-fn split(examples: &[Encoded], batch: &[usize], shards: usize) -> Vec<PackedBatch> {
+fn split(batch: &[Cow<'_, Encoded>], shards: usize) -> Vec<PackedBatch> {
     let mut parts = vec![PackedBatch::default(); shards.min(batch.len()).max(1)];
-    let mut by_length = batch.to_vec();
-    by_length.sort_by_key(|&at| std::cmp::Reverse(examples[at].tokens.len()));
-    for at in by_length {
-        let example = &examples[at];
+    let mut by_length: Vec<&Encoded> = batch.iter().map(AsRef::as_ref).collect();
+    by_length.sort_by_key(|example| std::cmp::Reverse(example.tokens.len()));
+    for example in by_length {
         let Some((_, inputs)) = example.tokens.split_last() else { continue };
         let targets = (example.supervised..example.tokens.len())
             .map(|next| (next - 1, example.tokens[next], example.weight));
@@ -260,7 +307,10 @@ mod tests {
     use super::*;
 
     fn examples(lengths: &[usize]) -> Vec<Encoded> {
-        lengths.iter().map(|&n| Encoded { tokens: vec![1; n], supervised: 1, weight: 1.0, frequency: 1.0 }).collect()
+        lengths
+            .iter()
+            .map(|&n| Encoded { tokens: vec![1; n], supervised: 1, weight: 1.0, frequency: 1.0 })
+            .collect()
     }
 
     #[test]
@@ -305,9 +355,29 @@ mod tests {
     }
 
     #[test]
+    fn noise_replaces_its_share_of_the_prompts_words_and_nothing_else() {
+        let words: Vec<u32> = (10..1000).collect();
+        let mut noise = Noise { share: 0.25, words, random: ChaCha8Rng::seed_from_u64(4) };
+        // A special token, 400 words, a special token; the target.
+        let tokens: Vec<u32> = [1].into_iter().chain(500..900).chain([2, 700, 701]).collect();
+        let example = Encoded { tokens, supervised: 402, weight: 1.0, frequency: 1.0 };
+        let (first, second) = (noise.over(&example).into_owned(), noise.over(&example).into_owned());
+        let changed = |seen: &Encoded| -> Vec<usize> {
+            (0..example.tokens.len()).filter(|&at| seen.tokens[at] != example.tokens[at]).collect()
+        };
+        for at in changed(&first) {
+            assert!((1..401).contains(&at) && (10..1000).contains(&first.tokens[at]), "{at}");
+        }
+        assert!((80..=120).contains(&changed(&first).len()), "{}", changed(&first).len());
+        assert_ne!(changed(&first), changed(&second));
+        noise.share = 0.0;
+        assert!(matches!(noise.over(&example), Cow::Borrowed(_)));
+    }
+
+    #[test]
     fn shards_are_balanced_and_hold_everything() {
         let examples = examples(&[9, 5, 5, 4, 3, 2]);
-        let parts = split(&examples, &[0, 1, 2, 3, 4, 5], 2);
+        let parts = split(&examples.iter().map(Cow::Borrowed).collect::<Vec<_>>(), 2);
         let tokens: Vec<usize> = parts.iter().map(|part| part.tokens.len()).collect();
         assert_eq!(tokens.iter().sum::<usize>(), 28 - 6);
         assert!(tokens[0].abs_diff(tokens[1]) <= 2, "{tokens:?}");

@@ -2,7 +2,7 @@
 //!
 //! Comes in: interactions with feedback and assessment ([`Memory::remember_all`]), prompts
 //! ([`Memory::recall`]), lines of JSON ([`Memory::import`]). Goes out: events to the store, recalled answers
-//! and examples, samples for training ([`Memory::sample_replay`]), suites for the gate
+//! and examples, what training may use ([`Memory::training_pool`]), suites for the gate
 //! ([`Memory::held_out`]), counts ([`Memory::stats`]).
 //!
 //! The store is the truth; everything here is rebuilt from it by [`Memory::open`].
@@ -22,9 +22,9 @@ mod lexical;
 mod panel;
 mod pool;
 
+mod material;
 mod memory;
 mod recall;
-mod sample;
 mod stats;
 mod transfer;
 

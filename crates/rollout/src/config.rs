@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_margin_narrows_with_pairs_down_to_the_configured_one() {
         let config = GateConfig::default();
-        assert_eq!(config.margin_for(10), 0.2);
+        assert_eq!(config.margin_for(10), 0.4);
         assert!((config.margin_for(400) - 0.075).abs() < 1e-12);
         assert_eq!(config.margin_for(1_000_000), 0.06);
     }

@@ -299,11 +299,13 @@ mod tests {
 
     #[test]
     fn too_few_new_examples_promote_nothing_but_harm_is_rejected_all_the_same() {
-        let mut kept = Judge::new(GateConfig::default(), 5, vec![plan(100)]);
+        let mut kept = Judge::new(GateConfig::default(), 3, vec![plan(100)]);
         assert_eq!(kept.before_asking(), None);
         push_all(&mut kept, Part::Retention(0), 0, 0, 100);
-        (0..5).for_each(|_| kept.push(Part::NewSkill, 0.0, 1.0));
-        assert_eq!(kept.rule().outcome, Outcome::Inconclusive);
+        (0..3).for_each(|_| kept.push(Part::NewSkill, 0.0, 1.0));
+        let ruling = kept.rule();
+        assert_eq!(ruling.outcome, Outcome::Inconclusive);
+        assert!(ruling.reason.contains("no gain is shown over everything together"), "{}", ruling.reason);
         let mut merged = Judge::new(GateConfig::default(), 0, vec![plan(100)]);
         push_all(&mut merged, Part::Retention(0), 20, 1, 79);
         assert_eq!(merged.rule().outcome, Outcome::Promote, "{}", merged.rule().reason);

@@ -201,7 +201,12 @@ fn train(model: &Arc<Model>, size: Size, threads: usize, repeats: usize) -> Resu
         for i in 1..=length {
             let _ = write!(target, "t{} ", id(i));
         }
-        TrainExample { prompt: vec![ChatMessage::user(format!("t{} ", id(0)))], target, weight: 1.0, frequency: 1.0 }
+        TrainExample {
+            prompt: vec![ChatMessage::user(format!("t{} ", id(0)))],
+            target,
+            weight: 1.0,
+            frequency: 1.0,
+        }
     };
     let hyper = HyperParameters {
         rank: 16,

@@ -92,7 +92,11 @@ impl Pacer {
     pub(crate) fn next(&mut self, now: Instant, requests: usize) -> PhasePlan {
         let traffic_part = TRAFFIC_SHARE / self.rounds.tasks as f64;
         let part = |at| {
-            let round = if self.rounds.ends_with(at) { (1.0 - TRAFFIC_SHARE) / self.rounds.count as f64 } else { 0.0 };
+            let round = if self.rounds.ends_with(at) {
+                (1.0 - TRAFFIC_SHARE) / self.rounds.count as f64
+            } else {
+                0.0
+            };
             traffic_part + round
         };
         let at = self.at.min(self.rounds.tasks - 1);

@@ -7,8 +7,9 @@ use crate::demo::{
 
 async fn demo(arguments: &[&str]) -> (tempfile::TempDir, Arc<ByHeart>, Report, String) {
     let folder = tempfile::tempdir().unwrap();
-    let mut options =
-        parse(&[&["--minutes", "0.05", "--runs", "3", "--feedback-share", "1", "--noise", "0"], arguments].concat());
+    let mut options = parse(
+        &[&["--minutes", "0.05", "--runs", "3", "--feedback-share", "1", "--noise", "0"], arguments].concat(),
+    );
     options.out = folder.path().join("out");
     let (double, server) = ByHeart::default().start().await;
     let out = Shared::default();

@@ -85,7 +85,12 @@ impl Server {
     }
 
     fn of(mut command: Command, data: &Path, variables: &[(&str, &str)]) -> Self {
-        command.arg("--data-dir").arg(data).envs(variables.iter().copied()).stderr(Stdio::piped()).stdout(Stdio::null());
+        command
+            .arg("--data-dir")
+            .arg(data)
+            .envs(variables.iter().copied())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, seen) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));

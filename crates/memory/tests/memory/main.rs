@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly, in its helpers too")]
 
 mod gate;
+mod material;
 mod recall;
-mod replay;
 mod store;
 mod transfer;
 

@@ -19,7 +19,7 @@ fn many(ids: std::ops::Range<u128>, cluster: u32) -> Vec<Experience> {
 /// How many examples of `role` a pass sees, repetitions counted.
 fn sightings(plan: &Plan, role: Role) -> f32 {
     let seen: f32 = plan.examples.iter().filter(|example| example.role == role).map(|e| e.frequency).sum();
-    (seen * 1e3).round() / 1e3
+    (seen * 1e2).round() / 1e2
 }
 
 #[test]
@@ -54,7 +54,11 @@ fn the_amount_of_replay_keeps_its_bounds() {
     assert_eq!(seen(150, &bounded), (300, 300.0), "each once a pass");
     assert_eq!(seen(0, &bounded), (300, 300.0), "nothing new: consolidate");
     assert_eq!(seen(50, &config(Strategy::Replay, 1e18)), (500, 500.0), "no more than there are");
-    assert_eq!(seen(3, &config(Strategy::Replay, 0.5)), (500, 3.0), "half of what is seen, whatever the ratio");
+    assert_eq!(
+        seen(3, &config(Strategy::Replay, 0.5)),
+        (500, 3.0),
+        "half of what is seen, whatever the ratio"
+    );
 }
 
 #[test]
@@ -74,7 +78,8 @@ fn a_small_pool_is_seen_often_enough_to_keep_its_share() {
 fn candidates_that_forgot_make_the_next_plan_more_careful() {
     let (new, pool) = (many(0..80, 0), many(1000..1010, 1));
     let seen = |forgetful| {
-        let config = PlanConfig { max_frequency: 100.0, ..config(Strategy::Replay, 3.0) }.more_careful(forgetful);
+        let config =
+            PlanConfig { max_frequency: 100.0, ..config(Strategy::Replay, 3.0) }.more_careful(forgetful);
         sightings(&plan(new.clone(), pool.clone(), &config, 1).unwrap(), Role::Replay)
     };
     // Of what a pass sees a half, a quarter, an eighth is new, and not less.
