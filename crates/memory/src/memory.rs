@@ -1,9 +1,16 @@
 //! The memory itself: the pool behind a lock, the store behind it, and the verbs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 use autoglm_domain::{
     ChatMessage, Clock, ClusterId, Embedder, Experience, ExperienceId, IdSource, InteractionRecord, Store,
+    Timestamp,
 };
 use parking_lot::RwLock;
 
@@ -28,6 +35,8 @@ pub struct Memory {
     ids: Arc<dyn IdSource>,
     config: Config,
     pub(crate) pool: RwLock<Pool>,
+    /// Until when, in milliseconds, the weights that answer have learned what is remembered.
+    learned_until_ms: AtomicI64,
     /// Held from working out a change to writing it, so that changes do not cross.
     writer: tokio::sync::Mutex<()>,
 }
@@ -57,13 +66,20 @@ impl Memory {
             tracing::warn!(count = pool.unreadable, "experiences without a user turn are left out");
         }
         tracing::info!(count, "memory is open");
-        let writer = tokio::sync::Mutex::new(());
-        Ok(Self { store, embedder, clock, ids, config, pool: RwLock::new(pool), writer })
+        let (pool, writer) = (RwLock::new(pool), tokio::sync::Mutex::new(()));
+        let learned_until_ms = AtomicI64::new(i64::MIN);
+        Ok(Self { store, embedder, clock, ids, config, pool, learned_until_ms, writer })
     }
 
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Says that the weights which answer from now on have learned what was remembered until `at`, so that recall
+    /// gives way to them there ([`Config::learned_confidence`]). Nothing is learned at first.
+    pub fn learned_until(&self, at: Timestamp) {
+        self.learned_until_ms.store(at.0, Ordering::Release);
     }
 
     pub(crate) fn ids(&self) -> &dyn IdSource {
@@ -164,13 +180,19 @@ impl Memory {
     }
 
     /// The answer, where memory is sure enough of one: the same prompt's winning target, or a vote that
-    /// passes `answer_similarity`, `answer_confidence` and `answer_margin`.
+    /// passes `answer_similarity`, `answer_margin`, and `answer_confidence` or, where the weights have learned
+    /// the experience, `learned_confidence`.
     pub fn recall_answer(&self, prompt: &[ChatMessage], options: RecallOptions) -> Option<Recalled> {
         let config = &self.config;
+        let learned_until = Timestamp(self.learned_until_ms.load(Ordering::Acquire));
+        let needed = |best: &Recalled| {
+            let learned = best.experience.at <= learned_until;
+            if learned { config.learned_confidence } else { config.answer_confidence }
+        };
         self.recall_best(prompt, options).filter(|best| {
             best.similarity >= 1.0
                 || best.similarity >= config.answer_similarity
-                    && best.confidence >= config.answer_confidence
+                    && best.confidence >= needed(best)
                     && best.margin >= config.answer_margin
         })
     }
