@@ -122,7 +122,7 @@ impl PlanConfig {
     }
 
     /// The same after `forgetful` candidates in a row that forgot more than the gate allows: each halves the part
-    /// of what is new, up to [`MOST_HALVINGS`], so that learning goes on in smaller steps instead of failing the
+    /// of what is new, twice at most, so that learning goes on in smaller steps instead of failing the
     /// same way again.
     #[must_use]
     pub fn more_careful(&self, forgetful: usize) -> Self {
