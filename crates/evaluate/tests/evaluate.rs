@@ -8,7 +8,7 @@ use autoglm_domain::*;
 use autoglm_evaluate::*;
 use futures::executor::block_on;
 use proptest::prelude::*;
-use support::{Scripted, Waiting, evaluator, lexical::LexicalEmbedder, record, say, with};
+use support::{Scripted, evaluator, lexical::LexicalEmbedder, record, say, store, with};
 
 #[expect(clippy::unwrap_used, reason = "called from tests alone")]
 fn assess(record: &InteractionRecord) -> Assessment {
@@ -298,10 +298,10 @@ fn what_waits_is_assessed_and_put_with_patterns() {
     say(&mut right, 300, "ann", "+");
     let mut down = record(4, "what is the weather in Rome", "a long answer about something else entirely");
     say(&mut down, 400, "ann", "-");
-    let store = Waiting(vec![first.clone(), second, right, down]);
 
     let none = judged.patterns(Vec::new());
-    let batch = block_on(judged.assess_pending(&store, &none, 10)).unwrap();
+    let all = store(&[&first, &second, &right, &down]);
+    let batch = block_on(judged.assess_pending(&all, &none, 10)).unwrap();
     assert!(none.all().is_empty(), "the caller's patterns stay as they were");
     let names: Vec<_> = batch.events.iter().map(Event::name).collect();
     assert_eq!(names, ["assessment", "assessment", "assessment", "assessment", "pattern", "pattern"]);
@@ -314,12 +314,13 @@ fn what_waits_is_assessed_and_put_with_patterns() {
 
     // The same failure again changes nothing; once it is endorsed, it leaves.
     first.assessment = Some(assessment.clone());
-    let again = block_on(judged.assess_pending(&Waiting(vec![first.clone()]), &batch.patterns, 10)).unwrap();
+    say(&mut first, 450, "bob", "transfer");
+    let again = block_on(judged.assess_pending(&store(&[&first]), &batch.patterns, 10)).unwrap();
     assert_eq!((again.events.len(), again.patterns.all()[0].count), (1, 2));
     say(&mut first, 500, "ann", "+");
-    let left = block_on(judged.assess_pending(&Waiting(vec![first]), &batch.patterns, 10)).unwrap();
+    let left = block_on(judged.assess_pending(&store(&[&first]), &batch.patterns, 10)).unwrap();
     assert_eq!((left.events.len(), left.patterns.all()[0].count), (2, 1));
-    assert_eq!(block_on(judged.assess_pending(&Waiting(vec![]), &none, 10)).unwrap().events, []);
+    assert_eq!(block_on(judged.assess_pending(&store(&[]), &none, 10)).unwrap().events, []);
 }
 
 #[test]
@@ -327,7 +328,7 @@ fn the_futures_can_be_spawned() {
     fn sendable<T: Send>(_: T) {}
     let judged = evaluator(Config::default(), None).unwrap();
     sendable(judged.assess(&record(1, "q", "a")));
-    sendable(judged.assess_pending(&Waiting(vec![]), &Patterns::default(), 1));
+    sendable(judged.assess_pending(&store(&[]), &Patterns::default(), 1));
 }
 
 #[test]

@@ -13,16 +13,16 @@ use std::{
 };
 
 use autoglm_domain::{
-    ChatMessage, ClusterId, Experience, ExperienceId, IdSource as _, ManualClock, Provenance, SequentialIds,
-    Timestamp,
+    ChatMessage, ClusterId, Event, Experience, ExperienceId, IdSource as _, ManualClock, Provenance,
+    SequentialIds, Store as _, Timestamp,
 };
+use autoglm_doubles::MemoryStore;
 use autoglm_memory::{Config, Memory, RecallOptions, Recalled};
 use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 
-#[path = "../tests/memory/store.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
-mod store;
+#[path = "../tests/memory/words.rs"]
+mod words;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 type Lines = Vec<(String, String)>;
@@ -126,6 +126,11 @@ fn pick(train: &Lines, each: usize, noise: f64, seed: u64) -> Lines {
 }
 
 fn memory_of(lines: &Lines, config: Config) -> Outcome<Memory> {
+    open(store_of(lines)?, config)
+}
+
+/// A store with an experience for each line.
+fn store_of(lines: &Lines) -> Outcome<Arc<MemoryStore>> {
     let ids = Arc::new(SequentialIds::default());
     let experience = |(text, label): &(String, String)| Experience {
         id: ExperienceId::new(ids.next_uuid()),
@@ -139,10 +144,16 @@ fn memory_of(lines: &Lines, config: Config) -> Outcome<Memory> {
         held_out: false,
         task: None,
     };
-    let kept = Arc::new(store::Experiences::of(lines.iter().map(experience).collect()));
-    let clock = Arc::new(ManualClock::default());
+    let store = Arc::new(MemoryStore::default());
+    let events = lines.iter().map(|line| Event::Experience(Box::new(experience(line)))).collect();
+    tokio::runtime::Builder::new_current_thread().build()?.block_on(store.append(events))?;
+    Ok(store)
+}
+
+fn open(store: Arc<MemoryStore>, config: Config) -> Outcome<Memory> {
+    let (clock, ids) = (Arc::new(ManualClock::default()), Arc::new(SequentialIds::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    Ok(runtime.block_on(Memory::open(kept, Arc::new(store::Words(0)), clock, ids, config))?)
+    Ok(runtime.block_on(Memory::open(store, Arc::new(words::Words(0)), clock, ids, config))?)
 }
 
 fn best(memory: &Memory, text: &str) -> Option<Recalled> {
@@ -296,8 +307,9 @@ fn speed(set: &Set) -> Outcome<()> {
         if unique {
             lines.iter_mut().enumerate().for_each(|(n, line)| line.1 = format!("answer {n}"));
         }
+        let store = store_of(&lines)?;
         let begin = Instant::now();
-        let memory = memory_of(&lines, Config::default())?;
+        let memory = open(store, Config::default())?;
         let opened = begin.elapsed().as_secs_f64();
         let mut times: Vec<f64> = (0..500)
             .map(|_| {

@@ -9,7 +9,9 @@ use std::{
 
 use async_trait::async_trait;
 use autoglm_domain::*;
+use autoglm_doubles::MemoryStore;
 use autoglm_evaluate::{Config, EvaluateError, Evaluator};
+use futures::executor::block_on;
 use lexical::LexicalEmbedder;
 
 /// An interaction as the gateway records it; nothing was said of it yet. `n` makes its id.
@@ -104,64 +106,16 @@ impl Generator for Scripted {
     }
 }
 
-/// A store that only knows what awaits assessment.
-pub(crate) struct Waiting(pub(crate) Vec<InteractionRecord>);
-
-fn absent<T>() -> autoglm_domain::Result<T> {
-    Err(Error::internal("not in this test"))
-}
-
-#[async_trait]
-impl Store for Waiting {
-    async fn awaiting_assessment(&self, limit: usize) -> autoglm_domain::Result<Vec<InteractionRecord>> {
-        Ok(self.0.iter().take(limit).cloned().collect())
-    }
-    async fn assessment_lag(&self) -> autoglm_domain::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-    async fn append(&self, _: Vec<Event>) -> autoglm_domain::Result<()> {
-        absent()
-    }
-    async fn events_after(&self, _: i64, _: usize) -> autoglm_domain::Result<Vec<RecordedEvent>> {
-        absent()
-    }
-    async fn interaction(&self, _: InteractionId) -> autoglm_domain::Result<InteractionRecord> {
-        absent()
-    }
-    async fn recent_interactions(&self, _: usize) -> autoglm_domain::Result<Vec<InteractionRecord>> {
-        absent()
-    }
-    async fn recent_assessments(&self, _: usize) -> autoglm_domain::Result<Vec<Assessment>> {
-        absent()
-    }
-    async fn experiences(&self) -> autoglm_domain::Result<Vec<Experience>> {
-        absent()
-    }
-    async fn experience(&self, _: ExperienceId) -> autoglm_domain::Result<Experience> {
-        absent()
-    }
-    async fn patterns(&self) -> autoglm_domain::Result<Vec<ErrorPattern>> {
-        absent()
-    }
-    async fn versions(&self) -> autoglm_domain::Result<Vec<ModelVersion>> {
-        absent()
-    }
-    async fn version(&self, _: VersionNumber) -> autoglm_domain::Result<ModelVersion> {
-        absent()
-    }
-    async fn runs(&self) -> autoglm_domain::Result<Vec<TrainingRun>> {
-        absent()
-    }
-    async fn run(&self, _: TrainingRunId) -> autoglm_domain::Result<TrainingRun> {
-        absent()
-    }
-    async fn rollouts(&self) -> autoglm_domain::Result<Vec<Rollout>> {
-        absent()
-    }
-    async fn aliases(&self) -> autoglm_domain::Result<Vec<(Alias, VersionNumber)>> {
-        absent()
-    }
-    async fn alias_history(&self, _: &Alias) -> autoglm_domain::Result<Vec<AliasMove>> {
-        absent()
-    }
+/// A store that these records are in, with all that was said and found of them.
+#[expect(clippy::unwrap_used, reason = "called from tests alone")]
+pub(crate) fn store(records: &[&InteractionRecord]) -> MemoryStore {
+    let store = MemoryStore::default();
+    let events = records.iter().flat_map(|record| {
+        let interaction = Event::Interaction(Box::new(record.interaction.clone()));
+        let feedback = record.feedback.iter().cloned().map(Event::Feedback);
+        let assessment = record.assessment.iter().cloned().map(Event::Assessment);
+        std::iter::once(interaction).chain(feedback).chain(assessment)
+    });
+    block_on(store.append(events.collect())).unwrap();
+    store
 }

@@ -1,12 +1,10 @@
 //! What every implementation of [`Store`] must do. A new one adds a test that calls [`run`].
 
 use autoglm_domain::*;
+use autoglm_doubles::MemoryStore;
 use autoglm_journal::{Config, SqliteStore};
 
-use crate::{
-    memory::MemoryStore,
-    samples::{self, event, id},
-};
+use crate::samples::{self, event, id};
 
 #[tokio::test]
 async fn the_naive_store_keeps_the_contract() {

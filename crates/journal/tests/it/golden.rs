@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use autoglm_domain::*;
+use autoglm_doubles::MemoryStore;
 use autoglm_journal::{Config, SqliteStore};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
-    memory::MemoryStore,
     model::assert_same,
     samples::{self, event, id},
 };

@@ -1,7 +1,7 @@
 //! The store as its callers see it.
 //!
-//! `contract` is the suite that every implementation of the port runs; `memory` is the naive one that the
-//! suite, and `model` with random events, hold ours to.
+//! `contract` is the suite that every implementation of the port runs; `model` holds ours to the naive one of
+//! `autoglm_doubles` with random events.
 
 #[cfg(test)]
 mod contract;
@@ -11,8 +11,6 @@ mod crash;
 mod failures;
 #[cfg(test)]
 mod golden;
-#[cfg(test)]
-mod memory;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

@@ -1,13 +1,11 @@
 //! Random events: the projections equal a naive fold of them, before and after the file is opened again.
 
 use autoglm_domain::*;
+use autoglm_doubles::MemoryStore;
 use autoglm_journal::{Config, SqliteStore};
 use proptest::prelude::*;
 
-use crate::{
-    memory::MemoryStore,
-    samples::{self, event},
-};
+use crate::samples::{self, event};
 
 /// Any number but NaN, infinities included: they must be refused alike.
 fn number() -> impl Strategy<Value = f64> {

@@ -2,7 +2,7 @@
 
 use autoglm_domain::{
     AnswerSource, Assessment, AssessmentId, ExperienceId, Feedback, FinishReason, IdSource as _, Label,
-    Reference, ReferenceSource, SequentialIds, Thumb, Timestamp, VersionNumber,
+    Reference, ReferenceSource, SequentialIds, Store as _, Thumb, Timestamp, VersionNumber,
 };
 use autoglm_memory::{Config, Refusal, Remembered};
 
@@ -44,7 +44,7 @@ async fn only_what_was_verified_enters() {
     assert_eq!(reason(memory.remember(&broken).await.unwrap()), Refusal::Unfinished.to_string());
     let blank = bench.thumb("   ", "hi", "a", Thumb::Up);
     assert_eq!(reason(memory.remember(&blank).await.unwrap()), Refusal::NoPrompt.to_string());
-    assert_eq!(*bench.store.appends.lock(), 0);
+    assert_eq!(bench.store.appends(), 0);
 
     assert!(matches!(bench.correct("hello", "hi", "a").await, Remembered::New { .. }));
     assert_eq!(bench.answer("Hello!").as_deref(), Some("hi"));
@@ -99,14 +99,14 @@ async fn the_same_feedback_counts_once_also_after_a_restart() {
     assert!(matches!(outcomes[0], Remembered::New { .. }));
     assert!(matches!(outcomes[1], Remembered::Merged { .. }));
     assert!(matches!(outcomes[2], Remembered::Merged { .. }));
-    assert_eq!(*bench.store.appends.lock(), 1);
-    let before = bench.store.kept.lock().clone();
+    assert_eq!(bench.store.appends(), 1);
+    let before = bench.store.experiences().await.unwrap();
     assert_eq!(before.len(), 1);
     assert!((before[0].weight - (1.0 + 2.0_f32.ln())).abs() < 1e-5);
     let bench = bench.restart().await;
     bench.memory.remember_all(&batch).await.unwrap();
-    assert_eq!(*bench.store.appends.lock(), 1);
-    assert_eq!(*bench.store.kept.lock(), before);
+    assert_eq!(bench.store.appends(), 1);
+    assert_eq!(bench.store.experiences().await.unwrap(), before);
 }
 
 #[tokio::test]
@@ -162,11 +162,11 @@ async fn an_echo_adds_little_and_a_thumb_down_takes_away() {
 async fn a_failed_append_changes_nothing() {
     let bench = Bench::new(Config::default()).await;
     let record = bench.correction("hello", "hi", "a");
-    *bench.store.full.lock() = true;
+    bench.store.set_full(true);
     let error = bench.memory.remember(&record).await.unwrap_err();
     assert_eq!(error.to_string(), "the disk is full");
     assert_eq!((bench.answer("hello"), bench.memory.stats().experiences), (None, 0));
-    *bench.store.full.lock() = false;
+    bench.store.set_full(false);
     assert!(matches!(bench.memory.remember(&record).await.unwrap(), Remembered::New { .. }));
 }
 

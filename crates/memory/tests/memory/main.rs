@@ -4,8 +4,8 @@
 mod gate;
 mod material;
 mod recall;
-mod store;
 mod transfer;
+mod words;
 
 use std::sync::Arc;
 
@@ -14,24 +14,25 @@ use autoglm_domain::{
     InteractionId, InteractionRecord, ManualClock, Sampling, SequentialIds, Thumb, Timestamp, Usage,
     VersionNumber,
 };
+use autoglm_doubles::MemoryStore;
 use autoglm_memory::{Config, Memory, Remembered};
 
-use store::{Experiences, Words};
+use words::Words;
 
 /// A memory with its store and an endless supply of ids for records.
 pub(crate) struct Bench {
     pub(crate) memory: Memory,
-    pub(crate) store: Arc<Experiences>,
+    pub(crate) store: Arc<MemoryStore>,
     ids: Arc<SequentialIds>,
     config: Config,
 }
 
 impl Bench {
     pub(crate) async fn new(config: Config) -> Self {
-        Self::with(Arc::new(Experiences::default()), Arc::new(SequentialIds::default()), config).await
+        Self::with(Arc::new(MemoryStore::default()), Arc::new(SequentialIds::default()), config).await
     }
 
-    async fn with(store: Arc<Experiences>, ids: Arc<SequentialIds>, config: Config) -> Self {
+    async fn with(store: Arc<MemoryStore>, ids: Arc<SequentialIds>, config: Config) -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
         let memory = Memory::open(store.clone(), Arc::new(Words(64)), clock, ids.clone(), config.clone())
             .await

@@ -1,5 +1,6 @@
 //! Export and import.
 
+use autoglm_domain::Store as _;
 use autoglm_memory::{BrokenLine, Config, Imported};
 
 use crate::Bench;
@@ -24,16 +25,17 @@ async fn what_was_exported_is_imported_as_it_was_and_twice_is_once() {
     let first = bench.memory.import(text.as_bytes(), false).await.unwrap();
     assert_eq!(first, Imported { added: 3, merged: 0, broken: Vec::new() });
     assert_eq!(bench.answer("open hours").as_deref(), Some("9 to 5"));
-    let (mut here, mut there) = (bench.store.kept.lock().clone(), source.store.kept.lock().clone());
+    let mut here = bench.store.experiences().await.unwrap();
+    let mut there = source.store.experiences().await.unwrap();
     here.sort_by_key(|experience| experience.id);
     there.sort_by_key(|experience| experience.id);
     for (a, b) in here.iter().zip(&there) {
         assert_eq!((a.weight, &a.provenance, &a.embedding), (b.weight, &b.provenance, &b.embedding));
     }
-    let appends = *bench.store.appends.lock();
+    let appends = bench.store.appends();
     let second = bench.memory.import(text.as_bytes(), false).await.unwrap();
     assert_eq!((second.added, second.merged), (0, 3));
-    assert_eq!(*bench.store.appends.lock(), appends);
+    assert_eq!(bench.store.appends(), appends);
 }
 
 #[tokio::test]
@@ -59,5 +61,5 @@ async fn an_import_cannot_give_one_voice_more_than_it_could_have_here() {
     assert_ne!(loud, text.lines().nth(2).unwrap());
     let bench = Bench::new(Config::default()).await;
     bench.memory.import(loud.as_bytes(), false).await.unwrap();
-    assert!(bench.store.kept.lock()[0].weight < 1.5);
+    assert!(bench.store.experiences().await.unwrap()[0].weight < 1.5);
 }

@@ -77,7 +77,7 @@ async fn moves_of_another_process_show_after_a_refresh() {
 async fn a_move_that_comes_between_is_a_conflict_and_is_seen() {
     let world = World::new().await;
     world.chain(2).await;
-    world.store.intruder.lock().unwrap().push(Event::AliasMoved(AliasMove {
+    world.store.intrude(vec![Event::AliasMoved(AliasMove {
         alias: Alias::champion(),
         from: V(0),
         to: V(2),
@@ -85,7 +85,7 @@ async fn a_move_that_comes_between_is_a_conflict_and_is_seen() {
         by: "cli".into(),
         reason: "by hand".into(),
         rollout: None,
-    }));
+    })]);
     let error = world.registry.promote(V(1), "gate", "better", None).await.unwrap_err();
     assert_eq!(error.to_string(), "`champion` points at v2, not at v0");
     assert_eq!(world.registry.aliases().current(&Alias::champion()), V(2));

@@ -6,14 +6,13 @@ mod adapters;
 mod aliases;
 mod folders;
 mod scans;
-mod store;
 mod versions;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use autoglm_domain::{Clock, ContentHash, ManualClock, Timestamp, VersionNumber};
+use autoglm_doubles::MemoryStore;
 use autoglm_registry::{Config, NewVersion, ObjectArtifacts, Registry};
-use store::MemoryStore;
 
 /// A registry with everything around it.
 struct World {

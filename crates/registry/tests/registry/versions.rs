@@ -72,7 +72,7 @@ async fn a_number_that_was_taken_meanwhile_is_replaced_by_the_next() {
             .await
             .unwrap()
     };
-    world.store.intruder.lock().unwrap().push(Event::Version(Box::new(rival)));
+    world.store.intrude(vec![Event::Version(Box::new(rival))]);
     let version = world.registry.register(new_version(0)).await.unwrap();
     assert_eq!(version.number, VersionNumber(2));
 }
@@ -104,14 +104,12 @@ async fn the_end_of_the_run_is_written_together_with_the_version() {
     };
     world.chain(1).await;
     let version = world.registry.register_with(new_version(1), end).await.unwrap();
-    {
-        let events = world.store.events.lock().unwrap();
-        let Some(Event::Run(run)) = events.last() else { panic!("a run: {events:?}") };
-        assert_eq!(run.state, RunState::Succeeded { version: version.number });
-    }
+    let events = world.store.events();
+    let Some(Event::Run(run)) = events.last() else { panic!("a run: {events:?}") };
+    assert_eq!(run.state, RunState::Succeeded { version: version.number });
     // Registered again, the run ends with the version that is there.
     world.registry.register_with(new_version(1), end).await.unwrap();
-    assert_eq!(world.store.events.lock().unwrap().len(), 4);
+    assert_eq!(world.store.events().len(), 4);
     assert_eq!(world.store.versions().await.unwrap().len(), 2);
 }
 
@@ -162,7 +160,7 @@ async fn lineage_leads_to_the_base_and_a_circle_is_an_error() {
     let mut circular = line[0].clone();
     circular.number = VersionNumber(4);
     circular.parent = VersionNumber(4);
-    world.store.append_now(vec![Event::Version(Box::new(circular))]).unwrap();
+    world.store.append(vec![Event::Version(Box::new(circular))]).await.unwrap();
     let error = world.registry.lineage(VersionNumber(4)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
 }

@@ -1,4 +1,4 @@
-//! An engine whose versions answer by rule, and a store that keeps rollouts.
+//! An engine whose versions answer by rule.
 
 use std::{
     collections::BTreeMap,
@@ -135,91 +135,5 @@ impl Bench {
             clock: &self.clock,
             config: &self.config,
         }
-    }
-}
-
-/// Keeps rollouts and aliases; everything else is out of its depth.
-#[derive(Default)]
-pub(crate) struct RolloutStore {
-    pub(crate) events: Mutex<Vec<Event>>,
-    /// Where the champion alias points.
-    pub(crate) champion: Mutex<VersionNumber>,
-}
-
-fn unused<T>() -> Result<T> {
-    Err(Error::internal("the gate has no business here"))
-}
-
-#[async_trait::async_trait]
-impl Store for RolloutStore {
-    async fn append(&self, events: Vec<Event>) -> Result<()> {
-        let mut champion = self.champion.lock().unwrap();
-        for event in &events {
-            if let Event::AliasMoved(moved) = event {
-                if moved.from != *champion {
-                    return Err(Error::conflict(format!("champion points at {champion}")));
-                }
-                *champion = moved.to;
-            }
-        }
-        self.events.lock().unwrap().extend(events);
-        Ok(())
-    }
-    async fn rollouts(&self) -> Result<Vec<Rollout>> {
-        let mut rollouts: Vec<Rollout> = Vec::new();
-        for event in self.events.lock().unwrap().iter() {
-            if let Event::Rollout(rollout) = event {
-                match rollouts.iter_mut().find(|known| known.id == rollout.id) {
-                    Some(known) => *known = (**rollout).clone(),
-                    None => rollouts.push((**rollout).clone()),
-                }
-            }
-        }
-        Ok(rollouts)
-    }
-    async fn events_after(&self, _: i64, _: usize) -> Result<Vec<RecordedEvent>> {
-        unused()
-    }
-    async fn interaction(&self, _: InteractionId) -> Result<InteractionRecord> {
-        unused()
-    }
-    async fn recent_interactions(&self, _: usize) -> Result<Vec<InteractionRecord>> {
-        unused()
-    }
-    async fn awaiting_assessment(&self, _: usize) -> Result<Vec<InteractionRecord>> {
-        unused()
-    }
-    async fn assessment_lag(&self) -> Result<u64> {
-        unused()
-    }
-    async fn recent_assessments(&self, _: usize) -> Result<Vec<Assessment>> {
-        unused()
-    }
-    async fn experiences(&self) -> Result<Vec<Experience>> {
-        unused()
-    }
-    async fn experience(&self, _: ExperienceId) -> Result<Experience> {
-        unused()
-    }
-    async fn patterns(&self) -> Result<Vec<ErrorPattern>> {
-        unused()
-    }
-    async fn versions(&self) -> Result<Vec<ModelVersion>> {
-        unused()
-    }
-    async fn version(&self, _: VersionNumber) -> Result<ModelVersion> {
-        unused()
-    }
-    async fn runs(&self) -> Result<Vec<TrainingRun>> {
-        unused()
-    }
-    async fn run(&self, _: TrainingRunId) -> Result<TrainingRun> {
-        unused()
-    }
-    async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>> {
-        unused()
-    }
-    async fn alias_history(&self, _: &Alias) -> Result<Vec<AliasMove>> {
-        unused()
     }
 }

@@ -1,4 +1,4 @@
-//! Test doubles: a store and artifacts in memory, and a trainer that does as it is told.
+//! Test doubles: artifacts in memory, and a trainer that does as it is told.
 
 use std::{
     collections::BTreeMap,
@@ -6,103 +6,6 @@ use std::{
 };
 
 use autoglm_domain::*;
-
-/// Runs and versions in memory; refuses every append while `full`.
-#[derive(Default)]
-pub(crate) struct MemoryStore {
-    pub(crate) events: Mutex<Vec<Event>>,
-    pub(crate) full: Mutex<bool>,
-}
-
-impl MemoryStore {
-    pub(crate) fn append_now(&self, events: Vec<Event>) {
-        self.events.lock().unwrap().extend(events);
-    }
-
-    /// The states that a run went through.
-    pub(crate) fn states(&self) -> Vec<RunState> {
-        let events = self.events.lock().unwrap();
-        events
-            .iter()
-            .filter_map(|e| if let Event::Run(run) = e { Some(run.state.clone()) } else { None })
-            .collect()
-    }
-}
-
-fn unused<T>() -> Result<T> {
-    Err(Error::internal("training does not need this"))
-}
-
-#[async_trait::async_trait]
-impl Store for MemoryStore {
-    async fn append(&self, events: Vec<Event>) -> Result<()> {
-        if *self.full.lock().unwrap() {
-            return Err(Error::unavailable("the disk is full"));
-        }
-        self.append_now(events);
-        Ok(())
-    }
-    async fn versions(&self) -> Result<Vec<ModelVersion>> {
-        let events = self.events.lock().unwrap();
-        Ok(events
-            .iter()
-            .filter_map(|e| if let Event::Version(v) = e { Some((**v).clone()) } else { None })
-            .collect())
-    }
-    async fn version(&self, number: VersionNumber) -> Result<ModelVersion> {
-        let found = self.versions().await?.into_iter().find(|v| v.number == number);
-        found.ok_or_else(|| Error::not_found(format!("no version {number}")))
-    }
-    async fn runs(&self) -> Result<Vec<TrainingRun>> {
-        let mut runs = BTreeMap::new();
-        for event in self.events.lock().unwrap().iter() {
-            if let Event::Run(run) = event {
-                runs.insert(run.id, (**run).clone());
-            }
-        }
-        Ok(runs.into_values().collect())
-    }
-    async fn run(&self, id: TrainingRunId) -> Result<TrainingRun> {
-        let found = self.runs().await?.into_iter().find(|run| run.id == id);
-        found.ok_or_else(|| Error::not_found(format!("no run {id}")))
-    }
-    async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>> {
-        unused()
-    }
-    async fn alias_history(&self, _: &Alias) -> Result<Vec<AliasMove>> {
-        unused()
-    }
-    async fn events_after(&self, _: i64, _: usize) -> Result<Vec<RecordedEvent>> {
-        unused()
-    }
-    async fn interaction(&self, _: InteractionId) -> Result<InteractionRecord> {
-        unused()
-    }
-    async fn recent_interactions(&self, _: usize) -> Result<Vec<InteractionRecord>> {
-        unused()
-    }
-    async fn awaiting_assessment(&self, _: usize) -> Result<Vec<InteractionRecord>> {
-        unused()
-    }
-    async fn assessment_lag(&self) -> Result<u64> {
-        unused()
-    }
-    async fn recent_assessments(&self, _: usize) -> Result<Vec<Assessment>> {
-        unused()
-    }
-    async fn experiences(&self) -> Result<Vec<Experience>> {
-        unused()
-    }
-    async fn experience(&self, _: ExperienceId) -> Result<Experience> {
-        unused()
-    }
-    async fn patterns(&self) -> Result<Vec<ErrorPattern>> {
-        unused()
-    }
-    async fn rollouts(&self) -> Result<Vec<Rollout>> {
-        unused()
-    }
-}
 
 #[derive(Default)]
 pub(crate) struct MemoryArtifacts(Mutex<BTreeMap<ContentHash, Vec<u8>>>);
@@ -178,29 +81,5 @@ impl Trainer for ScriptedTrainer {
                 Err(Error::conflict("cancelled"))
             }
         }
-    }
-}
-
-/// A version without anything of interest.
-pub(crate) fn version(
-    number: u64,
-    parent: u64,
-    snapshot: Option<ContentHash>,
-    run: Option<TrainingRunId>,
-) -> ModelVersion {
-    let hash = ContentHash::of(&number.to_le_bytes());
-    ModelVersion {
-        number: VersionNumber(number),
-        hash,
-        at: Timestamp(0),
-        parent: VersionNumber(parent),
-        run,
-        base: hash,
-        adapter: hash,
-        snapshot,
-        hyper: None,
-        metrics: BTreeMap::new(),
-        code_version: "test".into(),
-        note: None,
     }
 }

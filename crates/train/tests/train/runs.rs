@@ -7,13 +7,14 @@ use std::{
 };
 
 use autoglm_domain::{
-    Adapter, ContentHash, Error as PortError, ErrorKind, Event, HyperParameters, ManualClock, RunState,
-    SequentialIds, Store as _, Timestamp, Trigger, VersionNumber,
+    Adapter, ContentHash, Error as PortError, ErrorKind, Event, HyperParameters, ManualClock, ModelVersion,
+    RunState, SequentialIds, Store as _, Timestamp, Trigger, VersionNumber,
 };
+use autoglm_doubles::{MemoryStore, version};
 use autoglm_train::{Error, FOUND_UNFINISHED, PlanConfig, RunRequest, Runner, Snapshot, plan};
 
 use crate::{
-    doubles::{MemoryArtifacts, MemoryStore, Script, ScriptedTrainer, version},
+    doubles::{MemoryArtifacts, Script, ScriptedTrainer},
     experience,
 };
 
@@ -22,6 +23,14 @@ struct World {
     artifacts: Arc<MemoryArtifacts>,
     clock: Arc<ManualClock>,
     runner: Runner,
+}
+
+impl World {
+    /// The states that a run went through.
+    fn states(&self) -> Vec<RunState> {
+        let events = self.store.events().into_iter();
+        events.filter_map(|e| if let Event::Run(run) = e { Some(run.state) } else { None }).collect()
+    }
 }
 
 fn world() -> World {
@@ -75,7 +84,7 @@ async fn a_run_that_succeeds_is_recorded_from_plan_to_version() {
     world.clock.advance_ms(500);
     let finished = handle.wait().await.unwrap();
     assert_eq!(progress.borrow().unwrap().step, 3);
-    assert_eq!(world.store.states(), [RunState::Planned, RunState::Running]);
+    assert_eq!(world.states(), [RunState::Planned, RunState::Running]);
     assert_eq!(world.runner.active(), None);
     assert_eq!(finished.trained.adapter.weights, [1]);
 
@@ -113,7 +122,7 @@ async fn a_run_that_fails_is_recorded_with_its_reason() {
         assert_eq!(error.kind(), kind);
         assert!(error.to_string().ends_with(reason), "{error}");
         let failed = RunState::Failed { reason: reason.to_owned() };
-        assert_eq!(world.store.states(), [RunState::Planned, RunState::Running, failed]);
+        assert_eq!(world.states(), [RunState::Planned, RunState::Running, failed]);
         assert_eq!(world.store.runs().await.unwrap()[0].ended_at, Some(Timestamp(1_000)));
         // The next run may start.
         let again = ScriptedTrainer::new(Script::Succeed(metrics(0.1)));
@@ -152,7 +161,7 @@ async fn a_run_is_cancelled_at_its_next_step() {
     assert_eq!(error, Error::Cancelled { run: id, reason: "by a person".into() });
     assert_eq!(error.kind(), ErrorKind::Conflict);
     let cancelled = RunState::Cancelled { reason: "by a person".into() };
-    assert_eq!(world.store.states(), [RunState::Planned, RunState::Running, cancelled]);
+    assert_eq!(world.states(), [RunState::Planned, RunState::Running, cancelled]);
     assert!(!world.runner.cancel(None, "nothing runs"));
 }
 
@@ -163,15 +172,15 @@ async fn a_run_that_nobody_waits_for_is_cancelled_and_recorded() {
     let handle = world.runner.start(request(), trainer).await.unwrap();
     drop(handle);
     go_on.send(()).unwrap();
-    until(|| world.store.states().len() == 3).await;
-    assert!(matches!(world.store.states()[2], RunState::Cancelled { .. }));
+    until(|| world.states().len() == 3).await;
+    assert!(matches!(world.states()[2], RunState::Cancelled { .. }));
     until(|| world.runner.active().is_none()).await;
 }
 
 #[tokio::test]
 async fn a_run_that_cannot_be_recorded_does_not_start() {
     let world = world();
-    *world.store.full.lock().unwrap() = true;
+    world.store.set_full(true);
     let trainer = ScriptedTrainer::new(Script::Succeed(metrics(0.1)));
     let error = world.runner.run(request(), trainer.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -190,10 +199,11 @@ async fn runs_cut_short_are_ended_at_start() {
     // The first was finished, the second registered but not finished, the third stayed planned.
     let first = world.store.run(ids[0]).await.unwrap();
     world.runner.finish(&first, VersionNumber(1)).await.unwrap();
-    world.store.append_now(vec![Event::Version(Box::new(version(2, 0, None, Some(ids[1]))))]);
+    let second = ModelVersion { run: Some(ids[1]), ..version(2) };
     let mut third = world.store.run(ids[2]).await.unwrap();
     third.state = RunState::Planned;
-    world.store.append_now(vec![Event::Run(Box::new(third))]);
+    let events = vec![Event::Version(Box::new(second)), Event::Run(Box::new(third))];
+    world.store.append(events).await.unwrap();
 
     world.clock.advance_ms(5_000);
     let recovered = world.runner.recover().await.unwrap();

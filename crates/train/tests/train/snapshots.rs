@@ -1,12 +1,10 @@
 //! Snapshots are stable, readable, and refused when they are not what they say.
 
-use autoglm_domain::{ContentHash, ErrorKind, Event, VersionNumber};
+use autoglm_domain::{ContentHash, ErrorKind, Event, ModelVersion, Store as _, VersionNumber};
+use autoglm_doubles::{MemoryStore, version};
 use autoglm_train::{PlanConfig, Snapshot, Strategy, learned_by, plan};
 
-use crate::{
-    doubles::{MemoryArtifacts, MemoryStore, version},
-    experience,
-};
+use crate::{doubles::MemoryArtifacts, experience};
 
 fn snapshot(ids: &[u128]) -> Snapshot {
     let new = ids.iter().map(|id| experience(*id, 0, "billing")).collect();
@@ -65,10 +63,14 @@ async fn a_version_has_learned_what_it_and_its_ancestors_trained_on() {
     let (store, artifacts) = (MemoryStore::default(), MemoryArtifacts::default());
     let first = snapshot(&[1, 2]).store(&artifacts).await.unwrap();
     let second = snapshot(&[3]).store(&artifacts).await.unwrap();
+    let register = async |number, parent, snapshot| {
+        let version = ModelVersion { parent: VersionNumber(parent), snapshot, ..version(number) };
+        store.append(vec![Event::Version(Box::new(version))]).await.unwrap();
+    };
     for (number, parent, data) in
         [(1, 0, Some(first)), (2, 0, Some(second)), (3, 1, None), (4, 3, Some(second))]
     {
-        store.append_now(vec![Event::Version(Box::new(version(number, parent, data, None)))]);
+        register(number, parent, data).await;
     }
     let learned = async |number| -> Vec<u128> {
         let found = learned_by(&store, &artifacts, VersionNumber(number)).await.unwrap();
@@ -79,11 +81,10 @@ async fn a_version_has_learned_what_it_and_its_ancestors_trained_on() {
     assert_eq!(learned(3).await, [1, 2, 90]);
     assert_eq!(learned(4).await, [1, 2, 3, 90]);
 
-    let gone = version(5, 4, Some(ContentHash::of(b"gone")), None);
-    store.append_now(vec![Event::Version(Box::new(gone))]);
+    register(5, 4, Some(ContentHash::of(b"gone"))).await;
     let error = learned_by(&store, &artifacts, VersionNumber(5)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    store.append_now(vec![Event::Version(Box::new(version(6, 6, None, None)))]);
+    register(6, 6, None).await;
     let error = learned_by(&store, &artifacts, VersionNumber(6)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
 }
