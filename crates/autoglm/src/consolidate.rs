@@ -178,12 +178,6 @@ async fn suites(parts: &Parts, champion: VersionNumber) -> Result<Suites> {
     Ok(Suites::split(held_out, |experience| new.contains(&experience.id)))
 }
 
-/// Tells the memory what the champion has learned, so that recall gives way to it there.
-pub(crate) async fn tell_memory(parts: &Parts, champion: VersionNumber) -> Result<()> {
-    parts.memory.learned_until(learned_until(parts, champion).await?);
-    Ok(())
-}
-
 /// When the data that `version` learned from was taken; the beginning of time for the base model.
 async fn learned_until(parts: &Parts, version: VersionNumber) -> Result<Timestamp> {
     let runs = parts.store.runs().await?;

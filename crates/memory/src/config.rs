@@ -37,9 +37,6 @@ pub struct Config {
     pub answer_similarity: f32,
     /// An answer is recalled only with at least this confidence, 0 to 1.
     pub answer_confidence: f32,
-    /// The same where the weights that answer have learned the experience: they are asked unless memory is this
-    /// sure. The same prompt is always answered from memory.
-    pub learned_confidence: f32,
     /// An answer is recalled only when its share of the vote leads the runner-up's by this, 0 to 1.
     pub answer_margin: f32,
     /// Factor on the similarity of an experience whose earlier turns differ from the request's.
@@ -95,7 +92,6 @@ impl Default for Config {
             panel_share: 0.7,
             answer_similarity: 0.15,
             answer_confidence: 0.3,
-            learned_confidence: 0.6,
             answer_margin: 0.03,
             context_factor: 0.7,
             embedding_share: 0.15,
@@ -130,7 +126,6 @@ impl Config {
             ("panel_share", f64::from(self.panel_share), unit.clone()),
             ("answer_similarity", f64::from(self.answer_similarity), unit.clone()),
             ("answer_confidence", f64::from(self.answer_confidence), unit.clone()),
-            ("learned_confidence", f64::from(self.learned_confidence), unit.clone()),
             ("answer_margin", f64::from(self.answer_margin), unit.clone()),
             ("context_factor", f64::from(self.context_factor), unit.clone()),
             ("embedding_share", f64::from(self.embedding_share), unit.clone()),

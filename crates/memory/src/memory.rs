@@ -1,16 +1,9 @@
 //! The memory itself: the pool behind a lock, the store behind it, and the verbs.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use autoglm_domain::{
     ChatMessage, Clock, ClusterId, Embedder, Experience, ExperienceId, IdSource, InteractionRecord, Store,
-    Timestamp,
 };
 use parking_lot::RwLock;
 
@@ -35,8 +28,6 @@ pub struct Memory {
     ids: Arc<dyn IdSource>,
     config: Config,
     pub(crate) pool: RwLock<Pool>,
-    /// Until when, in milliseconds, the weights that answer have learned what is remembered.
-    learned_until_ms: AtomicI64,
     /// Held from working out a change to writing it, so that changes do not cross.
     writer: tokio::sync::Mutex<()>,
 }
@@ -66,20 +57,13 @@ impl Memory {
             tracing::warn!(count = pool.unreadable, "experiences without a user turn are left out");
         }
         tracing::info!(count, "memory is open");
-        let (pool, writer) = (RwLock::new(pool), tokio::sync::Mutex::new(()));
-        let learned_until_ms = AtomicI64::new(i64::MIN);
-        Ok(Self { store, embedder, clock, ids, config, pool, learned_until_ms, writer })
+        let writer = tokio::sync::Mutex::new(());
+        Ok(Self { store, embedder, clock, ids, config, pool: RwLock::new(pool), writer })
     }
 
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// Says that the weights which answer from now on have learned what was remembered until `at`, so that recall
-    /// gives way to them there ([`Config::learned_confidence`]). Nothing is learned at first.
-    pub fn learned_until(&self, at: Timestamp) {
-        self.learned_until_ms.store(at.0, Ordering::Release);
     }
 
     pub(crate) fn ids(&self) -> &dyn IdSource {
@@ -180,19 +164,13 @@ impl Memory {
     }
 
     /// The answer, where memory is sure enough of one: the same prompt's winning target, or a vote that
-    /// passes `answer_similarity`, `answer_margin`, and `answer_confidence` or, where the weights have learned
-    /// the experience, `learned_confidence`.
+    /// passes `answer_similarity`, `answer_confidence` and `answer_margin`.
     pub fn recall_answer(&self, prompt: &[ChatMessage], options: RecallOptions) -> Option<Recalled> {
         let config = &self.config;
-        let learned_until = Timestamp(self.learned_until_ms.load(Ordering::Acquire));
-        let needed = |best: &Recalled| {
-            let learned = best.experience.at <= learned_until;
-            if learned { config.learned_confidence } else { config.answer_confidence }
-        };
         self.recall_best(prompt, options).filter(|best| {
             best.similarity >= 1.0
                 || best.similarity >= config.answer_similarity
-                    && best.confidence >= needed(best)
+                    && best.confidence >= config.answer_confidence
                     && best.margin >= config.answer_margin
         })
     }

@@ -59,12 +59,7 @@ impl Residents {
         for (_, version) in &aliases {
             ensure(parts, *version).await?;
         }
-        let before = self.serving(&Alias::champion());
         *self.served.write() = Served { aliases: aliases.into_iter().collect(), known: Arc::new(known) };
-        let champion = self.serving(&Alias::champion());
-        if champion != before {
-            crate::consolidate::tell_memory(parts, champion).await?;
-        }
         parts.registry.refresh().await?;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What is recalled.
 
-use autoglm_domain::{ChatMessage, Timestamp};
+use autoglm_domain::ChatMessage;
 use autoglm_memory::{Config, Recall, RecallMode, RecallOptions};
 
 use crate::Bench;
@@ -96,23 +96,6 @@ async fn held_out_experiences_answer_users_but_not_measurements() {
         assert!(examples.iter().all(|example| !example.experience.held_out));
     }
     assert!(bench.memory.training_pool().iter().all(|experience| !experience.held_out));
-}
-
-#[tokio::test]
-async fn memory_gives_way_to_weights_that_have_learned() {
-    let bench = taught(Config { learned_confidence: 1.0, ..Config::default() }).await;
-    let (paraphrase, same) = (asked("is there rain in london tomorrow"), asked("wake me up at seven"));
-    let answers = || {
-        let answered = |prompt: &[ChatMessage]| matches!(bench.memory.recall(prompt), Recall::Answer(_));
-        (answered(&paraphrase), answered(&same))
-    };
-    assert_eq!(answers(), (true, true));
-    let latest = bench.memory.training_pool().iter().map(|experience| experience.at).max().unwrap();
-    bench.memory.learned_until(latest);
-    assert_eq!(answers(), (false, true), "only the same prompt is still answered from memory");
-    // A version that was rolled back has learned nothing.
-    bench.memory.learned_until(Timestamp(i64::MIN));
-    assert_eq!(answers(), (true, true));
 }
 
 #[tokio::test]
