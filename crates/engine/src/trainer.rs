@@ -113,7 +113,10 @@ impl LoraTrainer {
         }
         let tokenizer = self.codec.tokenizer();
         let vocabulary = u32::try_from(self.model.config().vocab_size).unwrap_or(u32::MAX);
-        let words = (0..vocabulary).filter(|id| !tokenizer.is_special(*id)).collect();
+        let words = match share {
+            0.0 => Vec::new(),
+            _ => (0..vocabulary).filter(|id| !tokenizer.is_special(*id)).collect(),
+        };
         Ok(Noise { share, words, random: ChaCha8Rng::seed_from_u64(job.seed ^ 0x5717_c400) })
     }
 

@@ -95,7 +95,7 @@ pub(crate) struct DemoOptions {
     #[arg(long)]
     pub(crate) no_task: bool,
     /// Held-out utterances of a task that each new version is measured on; 0 is all
-    #[arg(long, default_value_t = 150, value_name = "N")]
+    #[arg(long, default_value_t = 300, value_name = "N")]
     pub(crate) measure_per_task: usize,
 }
 
