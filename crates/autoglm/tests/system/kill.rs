@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use crate::{
-    ledger::Ledger,
+    ledger::{Ledger, Totals},
     server::{QUICK, Server, question},
 };
 
@@ -49,9 +49,7 @@ async fn a_running_demo_can_be_killed_at_any_moment() {
         }
     }
     the_loop_goes_on(&data, &mut ledger).await;
-    let totals = ledger.check_whole(&data, true).await;
-    println!("{kills} kills of a demo in {:.0} s: {totals:?}", begin.elapsed().as_secs_f64());
-    assert!(totals.acknowledged as u64 > kills, "hardly anything was acknowledged: {totals:?}");
+    survived(kills, begin, &ledger.check_whole(&data, true).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +85,10 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done() {
         }
     }
     the_loop_goes_on(&data, &mut ledger).await;
-    let totals = ledger.check_whole(&data, true).await;
+    survived(kills, begin, &ledger.check_whole(&data, true).await);
+}
+
+fn survived(kills: u64, begin: Instant, totals: &Totals) {
     println!("{kills} kills in {:.0} s: {totals:?}", begin.elapsed().as_secs_f64());
     assert!(totals.acknowledged as u64 > kills, "hardly anything was acknowledged: {totals:?}");
 }
