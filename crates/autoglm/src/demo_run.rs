@@ -42,7 +42,7 @@ pub(crate) async fn demo_run(options: &DemoOptions, settings: Settings, printer:
         let node = Arc::clone(&node);
         async move { node.serve(listener, async { drop(stopped.await) }).await }
     });
-    printer.note(&format!("the starter model answers at http://{address}/v1 while the demo runs"));
+    printer.note(&format!("the server answers at http://{address}/v1 while the demo runs"));
     let parts = Arc::clone(node.parts());
     let server = DemoServer {
         base_url: format!("http://{address}"),

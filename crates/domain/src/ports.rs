@@ -129,12 +129,7 @@ pub struct TrainExample {
     /// Weight of its loss.
     pub weight: f32,
     /// How often a pass over the data sees it, above 0: 2 is twice a pass, 0.25 once in four passes.
-    #[serde(default = "once_a_pass")]
     pub frequency: f32,
-}
-
-fn once_a_pass() -> f32 {
-    1.0
 }
 
 /// What to train.

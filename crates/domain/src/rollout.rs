@@ -40,6 +40,16 @@ pub struct Rollout {
     pub state: RolloutState,
 }
 
+impl Rollout {
+    /// Whether it still awaits its verdict.
+    pub fn is_unfinished(&self) -> bool {
+        match self.state {
+            RolloutState::Scanning | RolloutState::OfflineGate => true,
+            RolloutState::Decided { .. } | RolloutState::Aborted { .. } => false,
+        }
+    }
+}
+
 /// What a verdict can be. Only `Promote` moves an alias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

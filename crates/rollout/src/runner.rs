@@ -51,7 +51,7 @@ impl RolloutRunner {
         if candidate == champion {
             return Err(RolloutError::SameVersion(candidate));
         }
-        if let Some(busy) = self.store.rollouts().await?.into_iter().find(is_unfinished) {
+        if let Some(busy) = self.store.rollouts().await?.into_iter().find(Rollout::is_unfinished) {
             return Err(RolloutError::Busy { rollout: busy.id, candidate: busy.candidate });
         }
         let id = Id::next(self.ids.as_ref());
@@ -106,7 +106,7 @@ impl RolloutRunner {
     pub async fn recover(&self) -> Result<Vec<Recovered>, RolloutError> {
         let mut recovered = Vec::new();
         let mut events = Vec::new();
-        for rollout in self.store.rollouts().await?.into_iter().filter(is_unfinished) {
+        for rollout in self.store.rollouts().await?.into_iter().filter(Rollout::is_unfinished) {
             let reason = "the process ended before its verdict".to_owned();
             let next = Rollout { state: RolloutState::Aborted { reason }, ..rollout.clone() };
             check_transition(&rollout.state, &next.state)?;
@@ -135,13 +135,6 @@ pub fn promote_champion(rollout: &Rollout, verdict: &Verdict) -> Vec<Event> {
         reason: verdict.reason.clone(),
         rollout: Some(rollout.id),
     })]
-}
-
-fn is_unfinished(rollout: &Rollout) -> bool {
-    match rollout.state {
-        RolloutState::Scanning | RolloutState::OfflineGate => true,
-        RolloutState::Decided { .. } | RolloutState::Aborted { .. } => false,
-    }
 }
 
 /// Records that there is no verdict, and hands the reason on. A store that fails here too leaves the rollout

@@ -290,6 +290,11 @@ const MOST_BALANCE: f64 = 4.0;
 fn frequencies(experiences: &[Experience], sightings: f64, config: &PlanConfig) -> Vec<f32> {
     #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     let even = sightings / experiences.len().max(1) as f64;
+    #[allow(clippy::cast_possible_truncation, reason = "frequencies are small")]
+    let bounded = |frequency: f64| (frequency as f32).min(config.max_frequency);
+    if !config.class_balance {
+        return vec![bounded(even); experiences.len()];
+    }
     let mut strata: BTreeMap<ClusterId, BTreeMap<&str, f64>> = BTreeMap::new();
     for experience in experiences {
         *strata.entry(experience.cluster).or_default().entry(&experience.target).or_default() += 1.0;
@@ -302,15 +307,13 @@ fn frequencies(experiences: &[Experience], sightings: f64, config: &PlanConfig) 
     };
     let wished: Vec<f64> = experiences
         .iter()
-        .map(|experience| match balanced(experience).filter(|_| config.class_balance) {
-            Some(frequency) => frequency.clamp(even / MOST_BALANCE, even * MOST_BALANCE),
-            None => even,
+        .map(|experience| {
+            balanced(experience).unwrap_or(even).clamp(even / MOST_BALANCE, even * MOST_BALANCE)
         })
         .collect();
     // The clamp moved the sum.
     let factor = sightings / wished.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-    #[allow(clippy::cast_possible_truncation, reason = "frequencies are small")]
-    wished.into_iter().map(|frequency| ((frequency * factor) as f32).min(config.max_frequency)).collect()
+    wished.into_iter().map(|frequency| bounded(frequency * factor)).collect()
 }
 
 /// The experiences that a version learned from, itself or through those it was trained from.

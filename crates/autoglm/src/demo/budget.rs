@@ -46,7 +46,7 @@ impl Rounds {
     /// than [`SHORTEST_ROUND_S`]. `wished` overrules that.
     pub(crate) fn new(minutes: f64, tasks: usize, wished: Option<usize>) -> Self {
         let tasks = tasks.max(1);
-        let afforded = (consolidating_share_s(minutes) / SHORTEST_ROUND_S) as usize;
+        let afforded = (rounds_s(minutes) / SHORTEST_ROUND_S) as usize;
         Self { tasks, count: wished.unwrap_or(afforded).clamp(1, tasks), minutes }
     }
 
@@ -60,16 +60,32 @@ impl Rounds {
         ((self.tasks - 1) / 2..self.tasks).find(|at| self.ends_with(*at)).unwrap_or(self.tasks - 1)
     }
 
+    /// The part of the whole time that one task's traffic takes.
+    fn traffic_part(&self) -> f64 {
+        TRAFFIC_SHARE / self.tasks as f64
+    }
+
+    /// The part that task `at` takes with the round that ends with it, if one does.
+    fn part(&self, at: usize) -> f64 {
+        let round = if self.ends_with(at) { (1.0 - TRAFFIC_SHARE) / self.count as f64 } else { 0.0 };
+        self.traffic_part() + round
+    }
+
     /// Seconds of one round: training, verdict and measuring. The server's training runs should be bounded by
     /// somewhat less.
     pub(crate) fn seconds(&self) -> f64 {
-        consolidating_share_s(self.minutes) / self.count as f64
+        rounds_s(self.minutes) / self.count as f64
     }
 }
 
+/// Seconds for all tasks, traffic and rounds together.
+fn playing_s(minutes: f64) -> f64 {
+    minutes * 60.0 * (1.0 - MEASURE_SHARE - MERGE_SHARE)
+}
+
 /// Seconds of all rounds together.
-fn consolidating_share_s(minutes: f64) -> f64 {
-    minutes * 60.0 * (1.0 - MEASURE_SHARE - MERGE_SHARE) * (1.0 - TRAFFIC_SHARE)
+fn rounds_s(minutes: f64) -> f64 {
+    playing_s(minutes) * (1.0 - TRAFFIC_SHARE)
 }
 
 /// Divides what is left of the time among the tasks and rounds that are left, so that one slow task shortens the
@@ -84,26 +100,16 @@ pub(crate) struct Pacer {
 impl Pacer {
     /// A pacer from `start` for all tasks.
     pub(crate) fn new(start: Instant, rounds: Rounds) -> Self {
-        let playing = rounds.minutes * 60.0 * (1.0 - MEASURE_SHARE - MERGE_SHARE);
-        Self { end: start + Duration::from_secs_f64(playing), rounds, at: 0 }
+        Self { end: start + Duration::from_secs_f64(playing_s(rounds.minutes)), rounds, at: 0 }
     }
 
     /// The next task's time, seen from `now`; it has `requests` to send.
     pub(crate) fn next(&mut self, now: Instant, requests: usize) -> PhasePlan {
-        let traffic_part = TRAFFIC_SHARE / self.rounds.tasks as f64;
-        let part = |at| {
-            let round = if self.rounds.ends_with(at) {
-                (1.0 - TRAFFIC_SHARE) / self.rounds.count as f64
-            } else {
-                0.0
-            };
-            traffic_part + round
-        };
         let at = self.at.min(self.rounds.tasks - 1);
-        let parts_left: f64 = (at..self.rounds.tasks).map(part).sum();
-        let left = self.end.saturating_duration_since(now).div_f64(parts_left);
-        let traffic = left.mul_f64(traffic_part).max(Duration::from_millis(500));
-        let end = now + left.mul_f64(part(at));
+        let parts_left: f64 = (at..self.rounds.tasks).map(|at| self.rounds.part(at)).sum();
+        let whole = self.end.saturating_duration_since(now).div_f64(parts_left);
+        let traffic = whole.mul_f64(self.rounds.traffic_part()).max(Duration::from_millis(500));
+        let end = now + whole.mul_f64(self.rounds.part(at));
         self.at += 1;
         PhasePlan {
             pace: requests.max(1) as f64 / traffic.as_secs_f64(),

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Alias, AliasMove, Error, Result, RolloutState, RunState, Store as _, TrainingRunId};
+use autoglm_domain::{Alias, AliasMove, Error, Result, RunState, Store as _, TrainingRunId};
 use autoglm_gateway::{Admin, Promotion, Rollback, TrainOrder};
 use serde_json::{Value, json};
 
@@ -33,9 +33,7 @@ impl Admin for Orders {
         if let Some((run, _)) = parts.runner.active() {
             return Err(Error::conflict(format!("{run} is training already")).with_hint("wait for it to end"));
         }
-        let judging =
-            |state: &RolloutState| matches!(state, RolloutState::Scanning | RolloutState::OfflineGate);
-        if let Some(rollout) = parts.store.rollouts().await?.iter().find(|rollout| judging(&rollout.state)) {
+        if let Some(rollout) = parts.store.rollouts().await?.iter().find(|rollout| rollout.is_unfinished()) {
             return Err(Error::conflict(format!("{} is being judged", rollout.candidate))
                 .with_hint("wait for its verdict: the next run starts from what it decides"));
         }

@@ -42,11 +42,7 @@ async fn a_running_demo_can_be_killed_at_any_moment() {
         let demo = Arc::new(Server::spawn_demo(&data, &QUICK).answering().await);
         let moment = Duration::from_millis(rng.random_range(50..6000));
         ledger.acknowledged(drive_until_killed(demo, round, moment).await);
-        ledger.check(&data).await;
-        ledger.check_whole(&data, false).await;
-        if kills > KILLS {
-            println!("kill {} of {kills}, {:.0} s", round + 1, begin.elapsed().as_secs_f64());
-        }
+        kept(&data, &mut ledger, round, kills, begin).await;
     }
     the_loop_goes_on(&data, &mut ledger).await;
     survived(kills, begin, &ledger.check_whole(&data, true).await);
@@ -78,14 +74,19 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_half_done() {
         }
         let moment = Duration::from_millis(rng.random_range(50..2500));
         ledger.acknowledged(drive_until_killed(server, round, moment).await);
-        ledger.check(&data).await;
-        ledger.check_whole(&data, false).await;
-        if kills > KILLS {
-            println!("kill {} of {kills}, {:.0} s", round + 1, begin.elapsed().as_secs_f64());
-        }
+        kept(&data, &mut ledger, round, kills, begin).await;
     }
     the_loop_goes_on(&data, &mut ledger).await;
     survived(kills, begin, &ledger.check_whole(&data, true).await);
+}
+
+/// What was acknowledged before the kill that ended `round` is there, and nothing is half written.
+async fn kept(data: &Path, ledger: &mut Ledger, round: u64, kills: u64, begin: Instant) {
+    ledger.check(data).await;
+    ledger.check_whole(data, false).await;
+    if kills > KILLS {
+        println!("kill {} of {kills}, {:.0} s", round + 1, begin.elapsed().as_secs_f64());
+    }
 }
 
 fn survived(kills: u64, begin: Instant, totals: &Totals) {

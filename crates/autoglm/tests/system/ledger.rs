@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
-use autoglm_domain::{ArtifactStore as _, Event, RolloutState, RunState, Store as _};
+use autoglm_domain::{ArtifactStore as _, Event, RunState, Store as _};
 use autoglm_journal::SqliteStore;
 use autoglm_registry::{Config, ObjectArtifacts};
 
@@ -90,8 +90,7 @@ impl Ledger {
                 }
             }
             for rollout in &rollouts {
-                let unfinished = matches!(rollout.state, RolloutState::Scanning | RolloutState::OfflineGate);
-                assert!(!unfinished, "{}: {:?}", rollout.id, rollout.state);
+                assert!(!rollout.is_unfinished(), "{}: {:?}", rollout.id, rollout.state);
             }
         }
         store.close().await.unwrap();
