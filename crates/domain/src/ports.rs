@@ -107,10 +107,11 @@ pub trait Embedder: Send + Sync {
 }
 
 /// Port: the versions that can answer right now.
+#[async_trait::async_trait]
 pub trait AdapterHost: Send + Sync {
     /// Makes `version` resident. `Invalid` when the adapter does not fit the base model, holds NaN, or is not
-    /// safetensors at all; nothing changes then.
-    fn load(&self, version: VersionNumber, adapter: &Adapter) -> Result<()>;
+    /// safetensors at all; nothing changes then. Asynchronous, as the host may be another server.
+    async fn load(&self, version: VersionNumber, adapter: &Adapter) -> Result<()>;
 
     /// Frees `version` once the requests that it is answering have ended. Unknown versions are ignored.
     fn unload(&self, version: VersionNumber);

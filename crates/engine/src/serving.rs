@@ -151,6 +151,20 @@ impl<D: Decoder> ServingEngine<D> {
         self.batcher.shutdown(grace);
     }
 
+    /// [`AdapterHost::load`] without a runtime: nothing is waited for here.
+    pub fn load(&self, version: VersionNumber, adapter: &Adapter) -> autoglm_domain::Result<()> {
+        if version == VersionNumber::BASE {
+            return Err(EngineError::Adapter("v0 is the base model and has none".into()).into());
+        }
+        let ready = Arc::new(self.decoder.load_adapter(adapter)?);
+        let mut adapters = self.adapters.write();
+        if adapters.len() >= self.max_adapters && !adapters.contains_key(&version) {
+            return Err(EngineError::TooManyAdapters { limit: self.max_adapters }.into());
+        }
+        adapters.insert(version, ready);
+        Ok(())
+    }
+
     fn adapter(&self, version: VersionNumber) -> Result<Option<Arc<D::Adapter>>> {
         if version == VersionNumber::BASE {
             return Ok(None);
@@ -184,18 +198,11 @@ impl<D: Decoder> Generator for ServingEngine<D> {
     }
 }
 
+#[async_trait::async_trait]
 impl<D: Decoder> AdapterHost for ServingEngine<D> {
-    fn load(&self, version: VersionNumber, adapter: &Adapter) -> autoglm_domain::Result<()> {
-        if version == VersionNumber::BASE {
-            return Err(EngineError::Adapter("v0 is the base model and has none".into()).into());
-        }
-        let ready = Arc::new(self.decoder.load_adapter(adapter)?);
-        let mut adapters = self.adapters.write();
-        if adapters.len() >= self.max_adapters && !adapters.contains_key(&version) {
-            return Err(EngineError::TooManyAdapters { limit: self.max_adapters }.into());
-        }
-        adapters.insert(version, ready);
-        Ok(())
+    async fn load(&self, version: VersionNumber, adapter: &Adapter) -> autoglm_domain::Result<()> {
+        // The method of the engine itself, which goes before the port's.
+        Self::load(self, version, adapter)
     }
 
     fn unload(&self, version: VersionNumber) {

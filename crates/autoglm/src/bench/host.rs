@@ -9,8 +9,7 @@ use std::{
 };
 
 use autoglm_domain::{
-    AdapterHost as _, ChatMessage, Control, Error, HyperParameters, ModelVersion, Result, TrainExample,
-    TrainJob, VersionNumber,
+    ChatMessage, Control, Error, HyperParameters, ModelVersion, Result, TrainExample, TrainJob, VersionNumber,
 };
 use autoglm_registry::NewVersion;
 use tokio::{sync::oneshot, task::JoinHandle};

@@ -13,8 +13,8 @@ use std::{
 };
 
 use autoglm_domain::{
-    Adapter, AdapterHost as _, FinishReason, Generation, GenerationEvent, GenerationInput, GenerationRequest,
-    GenerationStream, Sampling, TokenLogprob, Usage, VersionNumber,
+    Adapter, FinishReason, Generation, GenerationEvent, GenerationInput, GenerationRequest, GenerationStream,
+    Sampling, TokenLogprob, Usage, VersionNumber,
 };
 use autoglm_engine::{
     Decoder as _, ModelConfig, Sampler, SequenceStep, ServingConfig, ServingEngine, TextCodec, TextStream,
