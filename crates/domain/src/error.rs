@@ -32,6 +32,21 @@ impl ErrorKind {
     }
 }
 
+/// Why the same call may succeed later, and when that is worth a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Later {
+    /// More is asked than a limit allows right now (HTTP 429).
+    Busy {
+        /// Seconds to wait.
+        after_s: u32,
+    },
+    /// Something that is needed does not answer (HTTP 503).
+    Down {
+        /// Seconds to wait.
+        after_s: u32,
+    },
+}
+
 /// A failure as it is handed through a port. Crates keep enums of their own and turn them into this.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -42,6 +57,8 @@ pub struct Error {
     pub message: String,
     /// What the person can do about it.
     pub hint: Option<String>,
+    /// Whether and when to try again, where that is known; only with [`ErrorKind::Unavailable`].
+    pub later: Option<Later>,
 }
 
 /// Result of a port call.
@@ -50,7 +67,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of `kind` with `message`, without a hint.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, message: message.into(), hint: None, later: None }
     }
 
     /// Shorthand for [`ErrorKind::Invalid`].
@@ -71,6 +88,16 @@ impl Error {
     /// Shorthand for [`ErrorKind::Unavailable`].
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// [`ErrorKind::Unavailable`] because too much is asked; worth a try in `after_s` seconds.
+    pub fn busy(message: impl Into<String>, after_s: u32) -> Self {
+        Self { later: Some(Later::Busy { after_s }), ..Self::unavailable(message) }
+    }
+
+    /// [`ErrorKind::Unavailable`] because something does not answer; worth a try in `after_s` seconds.
+    pub fn down(message: impl Into<String>, after_s: u32) -> Self {
+        Self { later: Some(Later::Down { after_s }), ..Self::unavailable(message) }
     }
 
     /// Shorthand for [`ErrorKind::Internal`].

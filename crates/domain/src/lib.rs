@@ -22,7 +22,7 @@ mod version;
 pub use artifact::{Adapter, ArtifactStore, ContentHash};
 pub use assessment::{Assessment, ErrorPattern, Label, Reference, ReferenceSource, dimension};
 pub use clock::{Clock, IdSource, ManualClock, SequentialIds, SystemClock, SystemIds, Timestamp};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Later, Result};
 pub use event::{Event, RecordedEvent};
 pub use experience::{ClusterId, Experience, ExperienceAmendment, Provenance, Vouch};
 pub use feedback::{Feedback, Metric, Thumb};

@@ -156,7 +156,7 @@ impl EngineError {
 
 impl From<EngineError> for Error {
     fn from(error: EngineError) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), hint: error.hint() }
+        Self { kind: error.kind(), message: error.to_string(), hint: error.hint(), later: None }
     }
 }
 

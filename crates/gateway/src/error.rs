@@ -1,6 +1,6 @@
 //! Everything that can go wrong at the edge, and its form in HTTP: `{"error": {message, type, param, code}}`.
 
-use autoglm_domain::{Error, ErrorKind};
+use autoglm_domain::{Error, ErrorKind, Later};
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -86,11 +86,21 @@ pub enum GatewayError {
     #[error("the request body broke off: {0}")]
     BodyBroken(String),
     /// Too many requests are being answered, or the engine's queue is full.
-    #[error("{0} (hint: try again shortly)")]
-    Busy(String),
+    #[error("{message} (hint: try again shortly)")]
+    Busy {
+        /// Which limit.
+        message: String,
+        /// Seconds to wait.
+        after_s: u32,
+    },
     /// A dependency stands in the way.
-    #[error("{0}")]
-    Unavailable(String),
+    #[error("{message}")]
+    Unavailable {
+        /// What is not there.
+        message: String,
+        /// Seconds to wait.
+        after_s: u32,
+    },
     /// The answer could not be recorded, so it is not given.
     #[error("the answer could not be recorded and is withheld (hint: try again shortly)")]
     NotRecorded,
@@ -135,6 +145,11 @@ impl GatewayError {
         Self::InvalidField { message: message.into(), param: param.into(), code }
     }
 
+    /// A limit that is reached for the moment.
+    pub(crate) fn busy(message: impl Into<String>) -> Self {
+        Self::Busy { message: message.into(), after_s: 1 }
+    }
+
     /// A field whose value cannot be used.
     pub(crate) fn value(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::field(param, "invalid_value", message)
@@ -160,8 +175,8 @@ impl GatewayError {
             Self::UnknownModel(_) | Self::NotFound(_) | Self::UnknownRoute { .. } => ErrorKind::NotFound,
             Self::Unauthorized(_) | Self::Denied(_) => ErrorKind::Denied,
             Self::Conflict(_) | Self::PortInUse { .. } => ErrorKind::Conflict,
-            Self::Busy(_)
-            | Self::Unavailable(_)
+            Self::Busy { .. }
+            | Self::Unavailable { .. }
             | Self::NotRecorded
             | Self::TimedOut { .. }
             | Self::Stopping => ErrorKind::Unavailable,
@@ -176,7 +191,7 @@ impl GatewayError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
             _ => match self.kind() {
                 ErrorKind::Invalid => StatusCode::BAD_REQUEST,
@@ -223,7 +238,7 @@ impl GatewayError {
             Self::Unauthorized(_) => Some("invalid_api_key"),
             Self::BodyTooLarge { .. } => Some("request_too_large"),
             Self::BodyTimeout { .. } | Self::TimedOut { .. } => Some("timeout"),
-            Self::Busy(_) => Some("rate_limit_exceeded"),
+            Self::Busy { .. } => Some("rate_limit_exceeded"),
             Self::NotRecorded => Some("not_recorded"),
             Self::Stopping => Some("shutting_down"),
             Self::NotFound(_) => Some("not_found"),
@@ -249,7 +264,11 @@ impl From<Error> for GatewayError {
             ErrorKind::NotFound => Self::NotFound(message),
             ErrorKind::Denied => Self::Denied(message),
             ErrorKind::Conflict => Self::Conflict(message),
-            ErrorKind::Unavailable => Self::Unavailable(message),
+            ErrorKind::Unavailable => match error.later {
+                Some(Later::Busy { after_s }) => Self::Busy { message: error.message, after_s },
+                Some(Later::Down { after_s }) => Self::Unavailable { message, after_s },
+                None => Self::Unavailable { message, after_s: 1 },
+            },
             ErrorKind::Internal => Self::Internal(message),
         }
     }
@@ -270,7 +289,10 @@ impl IntoResponse for GatewayError {
         let mut response = (self.status(), Json(self.body())).into_response();
         let headers = response.headers_mut();
         match &self {
-            Self::Busy(_) | Self::NotRecorded | Self::Unavailable(_) => {
+            Self::Busy { after_s, .. } | Self::Unavailable { after_s, .. } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(*after_s));
+            }
+            Self::NotRecorded => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Unauthorized(_) => {

@@ -270,7 +270,7 @@ impl Exchange {
 
     fn engine_error(&self, prompt: usize, error: &Error) -> GatewayError {
         match error.kind {
-            ErrorKind::Unavailable => GatewayError::Busy(error.message.clone()),
+            ErrorKind::Unavailable if error.later.is_none() => GatewayError::busy(error.message.clone()),
             ErrorKind::NotFound => GatewayError::UnknownModel(with_hint(error)),
             ErrorKind::Invalid => {
                 let generator = &self.shared.gateway.generator;
@@ -381,9 +381,6 @@ impl Events {
                 Err(GatewayError::Stopping)
             }
             Some((index, Ok(event))) => Ok(Step::Of(index, event)),
-            Some((_, Err(error))) if error.kind == ErrorKind::Unavailable => {
-                Err(GatewayError::Unavailable(with_hint(&error)))
-            }
             Some((_, Err(error))) => Err(error.into()),
             None => Err(GatewayError::Internal("a generation ended without saying so".into())),
         }

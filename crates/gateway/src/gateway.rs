@@ -110,7 +110,7 @@ impl Shared {
     pub(crate) fn slot(&self) -> Result<Slot, GatewayError> {
         let permit = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
             let most = self.gateway.config.max_in_flight;
-            GatewayError::Busy(format!("{most} requests are being answered, which is the limit"))
+            GatewayError::busy(format!("{most} requests are being answered, which is the limit"))
         })?;
         metrics::gauge!("autoglm_in_flight").increment(1.0);
         Ok(Slot { _permit: permit })

@@ -195,7 +195,7 @@ impl From<Error> for autoglm_domain::Error {
         if let Error::Port(error) = error {
             return error;
         }
-        Self { kind: error.kind(), message: error.to_string(), hint: error.hint() }
+        Self { kind: error.kind(), message: error.to_string(), hint: error.hint(), later: None }
     }
 }
 

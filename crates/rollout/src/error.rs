@@ -82,6 +82,6 @@ impl RolloutError {
 
 impl From<RolloutError> for Error {
     fn from(error: RolloutError) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), hint: error.hint() }
+        Self { kind: error.kind(), message: error.to_string(), hint: error.hint(), later: None }
     }
 }

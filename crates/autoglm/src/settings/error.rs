@@ -120,6 +120,6 @@ impl SettingsError {
 
 impl From<SettingsError> for Error {
     fn from(error: SettingsError) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), hint: error.hint() }
+        Self { kind: error.kind(), message: error.to_string(), hint: error.hint(), later: None }
     }
 }

@@ -69,6 +69,8 @@ impl Generator for EchoGenerator {
         }
         match text.as_str() {
             "queue full" => return Err(Error::unavailable("32 requests wait, which is the limit")),
+            "engine busy" => return Err(Error::busy("the engine is behind", 7)),
+            "engine gone" => return Err(Error::down("the engine does not answer", 9)),
             "broken engine" => return Err(Error::internal("secret: tensor shapes differ")),
             "refuse" => return Err(Error::invalid("the chat template refuses it").with_hint("say please")),
             _ => {}

@@ -57,6 +57,18 @@ async fn errors_before_the_first_chunk_have_a_status() {
 }
 
 #[tokio::test]
+async fn an_engine_that_is_busy_or_gone_says_when_to_try_again() {
+    let harness = Harness::new();
+    for (content, status, after_s) in [("engine busy", 429, "7"), ("engine gone", 503, "9")] {
+        for stream in [false, true] {
+            let reply = harness.chat(content, json!({"stream": stream})).await;
+            assert_eq!(reply.status, status, "{content}");
+            assert_eq!(reply.headers["retry-after"], after_s, "{content}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_engine_that_dies_ends_the_stream_with_an_error_and_the_part_is_recorded() {
     let harness = Harness::new();
     let reply = harness.chat("dies midway", json!({"stream": true})).await;
