@@ -84,9 +84,9 @@ fn attention_of_one_token(bencher: Bencher<'_, '_>, cached: usize) {
     let (qkv, keys) = (values(SHAPE.qkv_width()), values(cached * SHAPE.kv_width()));
     let held = values(cached * SHAPE.kv_width());
     let mut out = vec![0.0; SHAPE.query_width()];
-    bencher
-        .counter(BytesCount::new(2 * size_of_val(keys.as_slice())))
-        .bench_local(|| attention_with_cache(&mut out, &qkv, SHAPE.qkv_width(), &keys, &held, 1, SHAPE));
+    bencher.counter(BytesCount::new(2 * size_of_val(keys.as_slice()))).bench_local(|| {
+        attention_with_cache(&mut out, &qkv, SHAPE.qkv_width(), &keys, &held, 1, SHAPE, None)
+    });
 }
 
 /// A whole prompt.
@@ -95,7 +95,9 @@ fn attention_of_512_tokens(bencher: Bencher<'_, '_>) {
     let (qkv, keys) = (values(512 * SHAPE.qkv_width()), values(512 * SHAPE.kv_width()));
     let held = values(512 * SHAPE.kv_width());
     let mut out = vec![0.0; 512 * SHAPE.query_width()];
-    bencher.bench_local(|| attention_with_cache(&mut out, &qkv, SHAPE.qkv_width(), &keys, &held, 512, SHAPE));
+    bencher.bench_local(|| {
+        attention_with_cache(&mut out, &qkv, SHAPE.qkv_width(), &keys, &held, 512, SHAPE, None)
+    });
 }
 
 /// One sequence of a training step on one thread.
@@ -103,12 +105,12 @@ fn attention_of_512_tokens(bencher: Bencher<'_, '_>) {
 fn attention_forward_of_256_tokens(bencher: Bencher<'_, '_>) {
     let qkv = values(256 * SHAPE.qkv_width());
     let mut out = vec![0.0; 256 * SHAPE.query_width()];
-    bencher.bench_local(|| attention_forward(&mut out, black_box(&qkv), 256, SHAPE));
+    bencher.bench_local(|| attention_forward(&mut out, black_box(&qkv), 256, SHAPE, None));
 }
 
 #[divan::bench]
 fn attention_backward_of_256_tokens(bencher: Bencher<'_, '_>) {
     let (qkv, d_out) = (values(256 * SHAPE.qkv_width()), values(256 * SHAPE.query_width()));
     let mut d_qkv = vec![0.0; qkv.len()];
-    bencher.bench_local(|| attention_backward(&mut d_qkv, &d_out, black_box(&qkv), 256, SHAPE));
+    bencher.bench_local(|| attention_backward(&mut d_qkv, &d_out, black_box(&qkv), 256, SHAPE, None));
 }

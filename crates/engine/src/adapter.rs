@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use autoglm_domain::HyperParameters;
 
-use crate::{EngineError, ModelConfig, Result, model::Model};
+use crate::{EngineError, ModelConfig, Result, model::Model, weights::LayerWeights};
 
 /// A projection that can carry an adapter, by its name in Hugging Face's models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,6 +19,8 @@ pub(crate) enum Projection {
     O,
     Gate,
     Up,
+    /// Gate and up as one matrix, as GLM has them: one `A` for both.
+    GateUp,
     Down,
 }
 
@@ -32,7 +34,14 @@ pub(crate) enum Slot {
 }
 
 impl Projection {
-    pub(crate) const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+    /// The projections of a block, in order.
+    pub(crate) fn all(config: &ModelConfig) -> &'static [Self] {
+        if config.fused_gate_up {
+            &[Self::Q, Self::K, Self::V, Self::O, Self::GateUp, Self::Down]
+        } else {
+            &[Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down]
+        }
+    }
 
     /// `q_proj`, …
     pub(crate) fn name(self) -> &'static str {
@@ -43,6 +52,7 @@ impl Projection {
             Self::O => "o_proj",
             Self::Gate => "gate_proj",
             Self::Up => "up_proj",
+            Self::GateUp => "gate_up_proj",
             Self::Down => "down_proj",
         }
     }
@@ -51,7 +61,7 @@ impl Projection {
     pub(crate) fn parent(self) -> &'static str {
         match self {
             Self::Q | Self::K | Self::V | Self::O => "self_attn",
-            Self::Gate | Self::Up | Self::Down => "mlp",
+            Self::Gate | Self::Up | Self::GateUp | Self::Down => "mlp",
         }
     }
 
@@ -59,7 +69,7 @@ impl Projection {
         match self {
             Self::Q | Self::K | Self::V => Slot::Qkv,
             Self::O => Slot::O,
-            Self::Gate | Self::Up => Slot::GateUp,
+            Self::Gate | Self::Up | Self::GateUp => Slot::GateUp,
             Self::Down => Slot::Down,
         }
     }
@@ -74,6 +84,7 @@ impl Projection {
             Self::V => queries + keys..queries + 2 * keys,
             Self::Gate => 0..width,
             Self::Up => width..2 * width,
+            Self::GateUp => 0..2 * width,
             Self::O | Self::Down => 0..config.hidden_size,
         }
     }
@@ -117,9 +128,27 @@ pub(crate) struct LayerChange {
     pub(crate) post_norm: Option<Vec<f32>>,
     pub(crate) q_norm: Option<Vec<f32>>,
     pub(crate) k_norm: Option<Vec<f32>>,
+    pub(crate) attention_out_norm: Option<Vec<f32>>,
+    pub(crate) mlp_out_norm: Option<Vec<f32>>,
 }
 
 impl LayerChange {
+    /// Takes every norm of the base that it does not have yet.
+    pub(crate) fn train_norms(&mut self, base: &LayerWeights) {
+        self.input_norm.get_or_insert_with(|| base.input_norm.clone());
+        self.post_norm.get_or_insert_with(|| base.post_norm.clone());
+        for (norm, base) in [
+            (&mut self.q_norm, &base.q_norm),
+            (&mut self.k_norm, &base.k_norm),
+            (&mut self.attention_out_norm, &base.attention_out_norm),
+            (&mut self.mlp_out_norm, &base.mlp_out_norm),
+        ] {
+            if norm.is_none() {
+                norm.clone_from(base);
+            }
+        }
+    }
+
     pub(crate) fn slot(&self, slot: Slot) -> &SlotChange {
         match slot {
             Slot::Qkv => &self.qkv,
@@ -154,7 +183,7 @@ impl AdapterWeights {
     pub(crate) fn fresh(model: &Model, hyper: &HyperParameters, seed: u64) -> Result<Self> {
         let config = model.config();
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let projections = named_projections(&hyper.target_modules)?;
+        let projections = trained_projections(&hyper.target_modules, config)?;
         let rank = hyper.rank as usize;
         if rank == 0 && !projections.is_empty() {
             return Err(EngineError::Request("an adapter of rank 0 cannot learn".into()));
@@ -177,10 +206,7 @@ impl AdapterWeights {
                 });
             }
             if hyper.train_norms {
-                layer.input_norm = Some(base.input_norm.clone());
-                layer.post_norm = Some(base.post_norm.clone());
-                layer.q_norm.clone_from(&base.q_norm);
-                layer.k_norm.clone_from(&base.k_norm);
+                layer.train_norms(base);
             }
             layers.push(layer);
         }
@@ -210,6 +236,8 @@ impl AdapterWeights {
                 post_norm: Some(layer.post_norm.clone()),
                 q_norm: layer.q_norm.clone(),
                 k_norm: layer.k_norm.clone(),
+                attention_out_norm: layer.attention_out_norm.clone(),
+                mlp_out_norm: layer.mlp_out_norm.clone(),
             })
             .collect();
         Self { scale: 0.0, layers, embed: Some(base.embed.clone()), norm: Some(base.norm.clone()) }
@@ -233,7 +261,15 @@ impl AdapterWeights {
                 }
                 all.extend(slot.replacement.as_deref_mut().map(|tensor| (tensor, true)));
             }
-            for norm in [&mut layer.input_norm, &mut layer.post_norm, &mut layer.q_norm, &mut layer.k_norm] {
+            let norms = [
+                &mut layer.input_norm,
+                &mut layer.post_norm,
+                &mut layer.q_norm,
+                &mut layer.k_norm,
+                &mut layer.attention_out_norm,
+                &mut layer.mlp_out_norm,
+            ];
+            for norm in norms {
                 all.extend(norm.as_deref_mut().map(|tensor| (tensor, false)));
             }
         }
@@ -248,12 +284,24 @@ impl AdapterWeights {
     }
 }
 
-/// The projections that `names` names.
-pub(crate) fn named_projections(names: &[String]) -> Result<Vec<Projection>> {
+/// The projections that a run trains: as [`named_projections`], but where gate and up are one matrix, either
+/// name stands for it, so that one setting does for every family.
+fn trained_projections(names: &[String], config: &ModelConfig) -> Result<Vec<Projection>> {
+    let halves = [Projection::Gate.name(), Projection::Up.name()];
+    let fused = |name: &String| match config.fused_gate_up && halves.contains(&name.as_str()) {
+        true => Projection::GateUp.name().to_owned(),
+        false => name.clone(),
+    };
+    named_projections(&names.iter().map(fused).collect::<Vec<_>>(), config)
+}
+
+/// The projections of a model that `names` names.
+pub(crate) fn named_projections(names: &[String], config: &ModelConfig) -> Result<Vec<Projection>> {
     let mut found = names
         .iter()
         .map(|name| {
-            Projection::ALL.into_iter().find(|projection| projection.name() == name).ok_or_else(|| {
+            let projection = Projection::all(config).iter().find(|projection| projection.name() == name);
+            projection.copied().ok_or_else(|| {
                 EngineError::Adapter(format!("`{name}` is not a projection that can carry an adapter"))
             })
         })

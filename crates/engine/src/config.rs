@@ -7,6 +7,7 @@
 mod keys;
 mod raw;
 mod rope;
+mod window;
 
 use std::path::Path;
 
@@ -15,27 +16,37 @@ use serde_json::{Map, Value, json};
 pub use self::rope::{RopeConfig, RopeScaling};
 use crate::{EngineError, Result};
 
-/// The architectures that are computed.
+/// The architectures that are computed. What sets them apart is an option of [`ModelConfig`] each; the family
+/// decides which options a `config.json` may set, and their defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// `LlamaForCausalLM`
     Llama,
-    /// `Qwen2ForCausalLM`: biases on q, k and v.
+    /// `MistralForCausalLM`: a sliding window in every block, where there is one.
+    Mistral,
+    /// `Qwen2ForCausalLM`: biases on q, k and v; a sliding window in some blocks, where it is switched on.
     Qwen2,
-    /// `Qwen3ForCausalLM`: norms on each head's q and k.
+    /// `Qwen3ForCausalLM`: norms on each head's q and k; windows as Qwen2.
     Qwen3,
+    /// `GlmForCausalLM`, GLM-4 of 2024: part of each head rotated in neighbouring pairs, gate and up fused.
+    Glm,
+    /// `Glm4ForCausalLM`, GLM-4 of 2025: as [`Family::Glm`], with norms behind attention and feed-forward too.
+    Glm4,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Self; 3] = [Self::Llama, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 6] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3, Self::Glm, Self::Glm4];
 
     /// `architectures[0]`.
     pub fn architecture(self) -> &'static str {
         match self {
             Self::Llama => "LlamaForCausalLM",
+            Self::Mistral => "MistralForCausalLM",
             Self::Qwen2 => "Qwen2ForCausalLM",
             Self::Qwen3 => "Qwen3ForCausalLM",
+            Self::Glm => "GlmForCausalLM",
+            Self::Glm4 => "Glm4ForCausalLM",
         }
     }
 
@@ -43,9 +54,17 @@ impl Family {
     pub fn model_type(self) -> &'static str {
         match self {
             Self::Llama => "llama",
+            Self::Mistral => "mistral",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Glm => "glm",
+            Self::Glm4 => "glm4",
         }
+    }
+
+    /// Whether it is one of the two GLM-4s.
+    pub(crate) fn is_glm(self) -> bool {
+        matches!(self, Self::Glm | Self::Glm4)
     }
 }
 
@@ -82,6 +101,14 @@ pub struct ModelConfig {
     pub mlp_bias: bool,
     /// Whether each head's q and k pass an RMSNorm of width `head_dim` before the rotation.
     pub qk_norm: bool,
+    /// Whether what attention and feed-forward add to the residual stream passes an RMSNorm first.
+    pub branch_norms: bool,
+    /// Whether gate and up are one matrix in files and to adapters: `gate_up_proj`, gate first.
+    pub fused_gate_up: bool,
+    /// Width of the sliding window: a token sees itself and the `sliding_window - 1` tokens before it.
+    pub sliding_window: Option<usize>,
+    /// For each block, whether it looks through the window; empty without one.
+    pub windowed_layers: Vec<bool>,
     /// Most tokens of prompt and answer together.
     pub max_position_embeddings: usize,
     /// Token that begins a text, where there is one.
@@ -114,6 +141,16 @@ impl ModelConfig {
             return Err(EngineError::config("not a JSON object"));
         };
         raw::read(&object)
+    }
+
+    /// How many tokens, itself included, a token of block `layer` sees; `None` is all before it.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.sliding_window.filter(|_| self.windowed_layers.get(layer).copied().unwrap_or(false))
+    }
+
+    /// How many values of a head, from its first, are rotated: `head_dim · partial_rotary_factor`, rounded down.
+    pub fn rotary_dim(&self) -> usize {
+        (self.head_dim as f64 * self.rope.partial_rotary_factor) as usize
     }
 
     /// Adds the end tokens of a `generation_config.json`; they come first, as there the tuned model's are.
@@ -160,12 +197,16 @@ impl ModelConfig {
             "torch_dtype": "float32",
         });
         if let Value::Object(map) = &mut object {
-            if self.family != Family::Qwen2 {
+            if !matches!(self.family, Family::Qwen2 | Family::Mistral) {
                 map.insert("attention_bias".into(), json!(self.attention_bias));
             }
             if self.family == Family::Llama {
                 map.insert("mlp_bias".into(), json!(self.mlp_bias));
             }
+            if self.family.is_glm() {
+                map.insert("partial_rotary_factor".into(), json!(self.rope.partial_rotary_factor));
+            }
+            window::write(map, self);
         }
         format!("{object:#}\n")
     }

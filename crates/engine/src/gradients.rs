@@ -52,13 +52,14 @@ impl PackedBatch {
 
 /// What the backward pass needs of one block.
 struct Tape<'a> {
-    input: Buffer<'a>,           // [rows, hidden]
-    qkv_raw: Option<Buffer<'a>>, // [rows, qkv_width], before the head norms
-    qkv: Buffer<'a>,             // [rows, qkv_width], rotated
-    attended: Buffer<'a>,        // [rows, query_width]
-    middle: Buffer<'a>,          // [rows, hidden]
-    gate_up: Buffer<'a>,         // [rows, 2 intermediate]
-    low: [Vec<Buffer<'a>>; 4],   // `x Aᵀ` of each adapter of qkv, o, gate_up, down: [rows, rank]
+    input: Buffer<'a>,                 // [rows, hidden]
+    qkv_raw: Option<Buffer<'a>>,       // [rows, qkv_width], before the head norms
+    qkv: Buffer<'a>,                   // [rows, qkv_width], rotated
+    attended: Buffer<'a>,              // [rows, query_width]
+    branches: Option<[Buffer<'a>; 2]>, // [rows, hidden], attention's and feed-forward's before their norms
+    middle: Buffer<'a>,                // [rows, hidden]
+    gate_up: Buffer<'a>,               // [rows, 2 intermediate]
+    low: [Vec<Buffer<'a>>; 4],         // `x Aᵀ` of each adapter of qkv, o, gate_up, down: [rows, rank]
 }
 
 /// A pass over one packed batch.
@@ -163,9 +164,11 @@ impl<'a> Pass<'a> {
         for range in &batch.sequences {
             let out = &mut attended[range.start * shape.query_width()..range.end * shape.query_width()];
             let qkv = &qkv[range.start * shape.qkv_width()..range.end * shape.qkv_width()];
-            attention_forward(out, qkv, range.len(), shape);
+            attention_forward(out, qkv, range.len(), shape, config.window(layer));
         }
-        let (mut middle, low_o) = self.linear(&attended, &base.o, &change.o);
+        let (branch, low_o) = self.linear(&attended, &base.o, &change.o);
+        let norms = branch_norms(base, change);
+        let (mut middle, attention_branch) = self.through_norm(branch, norms.map(|(norm, _)| norm));
         add_assign(&mut middle, x);
 
         let post_norm = change.post_norm.as_deref().unwrap_or(&base.post_norm);
@@ -173,10 +176,34 @@ impl<'a> Pass<'a> {
         let (gate_up, low_gate_up) = self.linear(&normed, &base.gate_up, &change.gate_up);
         let mut activated = self.scratch.take(rows * config.intermediate_size);
         swiglu(&mut activated, &gate_up, config.intermediate_size);
-        let (mut output, low_down) = self.linear(&activated, &base.down, &change.down);
+        let (branch, low_down) = self.linear(&activated, &base.down, &change.down);
+        let (mut output, mlp_branch) = self.through_norm(branch, norms.map(|(_, norm)| norm));
         add_assign(&mut output, &middle);
         let input = std::mem::replace(x, output);
-        Tape { input, qkv_raw, qkv, attended, middle, gate_up, low: [low_qkv, low_o, low_gate_up, low_down] }
+        let branches = attention_branch.zip(mlp_branch).map(<[_; 2]>::from);
+        let low = [low_qkv, low_o, low_gate_up, low_down];
+        Tape { input, qkv_raw, qkv, attended, branches, middle, gate_up, low }
+    }
+
+    /// What a branch adds to the residual stream, and what it was before its norm, where it has one.
+    fn through_norm(&self, branch: Buffer<'a>, norm: Option<&[f32]>) -> (Buffer<'a>, Option<Buffer<'a>>) {
+        let Some(norm) = norm else { return (branch, None) };
+        let mut normed = self.scratch.take(branch.len());
+        rms_norm(&mut normed, &branch, norm, self.model.config().rms_norm_eps);
+        (normed, Some(branch))
+    }
+
+    /// Gradient of a branch before its norm, from that of what it added; `d_norm` grows.
+    fn branch_backward(
+        &self,
+        dx: &[f32],
+        branch: &[f32],
+        norm: &[f32],
+        d_norm: Option<&mut [f32]>,
+    ) -> Buffer<'a> {
+        let mut d_branch = self.scratch.zeros(dx.len());
+        rms_norm_backward(&mut d_branch, d_norm, dx, branch, norm, self.model.config().rms_norm_eps);
+        d_branch
     }
 
     /// One block backward: `dx` `[rows, hidden]` from the gradient of its output to that of its input.
@@ -196,8 +223,20 @@ impl<'a> Pass<'a> {
 
         let mut activated = self.scratch.take(rows * width);
         swiglu(&mut activated, &tape.gate_up, width);
-        let d_activated =
-            self.linear_backward(dx, &activated, &base.down, &change.down, low_down, &mut gradients.down);
+        let norms = branch_norms(base, change);
+        let branches = norms.zip(tape.branches.as_ref());
+        let d_branch = branches.map(|((_, norm), [_, branch])| {
+            self.branch_backward(dx, branch, norm, gradients.mlp_out_norm.as_deref_mut())
+        });
+        let d_activated = self.linear_backward(
+            d_branch.as_deref().unwrap_or(dx),
+            &activated,
+            &base.down,
+            &change.down,
+            low_down,
+            &mut gradients.down,
+        );
+        drop(d_branch);
         drop(activated);
         let mut d_gate_up = self.scratch.take(rows * 2 * width);
         swiglu_backward(&mut d_gate_up, &d_activated, &tape.gate_up, width);
@@ -216,13 +255,24 @@ impl<'a> Pass<'a> {
         drop(d_gate_up);
         rms_norm_backward(dx, gradients.post_norm.as_deref_mut(), &d_normed, &tape.middle, post_norm, eps);
 
-        let d_attended =
-            self.linear_backward(dx, &tape.attended, &base.o, &change.o, low_o, &mut gradients.o);
+        let d_branch = branches.map(|((norm, _), [branch, _])| {
+            self.branch_backward(dx, branch, norm, gradients.attention_out_norm.as_deref_mut())
+        });
+        let d_attended = self.linear_backward(
+            d_branch.as_deref().unwrap_or(dx),
+            &tape.attended,
+            &base.o,
+            &change.o,
+            low_o,
+            &mut gradients.o,
+        );
+        drop(d_branch);
         let mut d_qkv = self.scratch.zeros(tape.qkv.len());
         for range in &batch.sequences {
             let wide = range.start * shape.qkv_width()..range.end * shape.qkv_width();
             let d_out = &d_attended[range.start * shape.query_width()..range.end * shape.query_width()];
-            attention_backward(&mut d_qkv[wide.clone()], d_out, &tape.qkv[wide], range.len(), shape);
+            let qkv = &tape.qkv[wide.clone()];
+            attention_backward(&mut d_qkv[wide], d_out, qkv, range.len(), shape, config.window(layer));
         }
         rotate_back(&mut d_qkv, shape.qkv_width(), shape.heads + shape.kv_heads, rotary);
         if let (Some(raw), Some(norms)) = (&tape.qkv_raw, head_norms(base, change)) {
@@ -363,6 +413,13 @@ fn head_norms<'a>(base: &'a LayerWeights, change: &'a LayerChange) -> Option<(&'
     Some((q, k))
 }
 
+/// The norms of what attention and feed-forward add, where the family has them.
+fn branch_norms<'a>(base: &'a LayerWeights, change: &'a LayerChange) -> Option<(&'a [f32], &'a [f32])> {
+    let attention = change.attention_out_norm.as_deref().or(base.attention_out_norm.as_deref())?;
+    let mlp = change.mlp_out_norm.as_deref().or(base.mlp_out_norm.as_deref())?;
+    Some((attention, mlp))
+}
+
 /// Gradient of [`normalise_heads`], in place on `d_qkv`.
 fn head_norms_backward(
     d_qkv: &mut [f32],
@@ -396,11 +453,17 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::{Family, ModelConfig, RopeConfig, RopeScaling, weights::BaseWeights};
+    use crate::{
+        Family, ModelConfig, RopeConfig, RopeScaling, SequenceInput, WantedLogits, weights::BaseWeights,
+    };
 
-    fn tiny_model(qk_norm: bool) -> Model {
+    const FAMILIES: [Family; 3] = [Family::Llama, Family::Qwen3, Family::Glm4];
+
+    /// A model with every option that `family` brings, and a window in its second block.
+    fn tiny_model(family: Family) -> Model {
+        let glm = family == Family::Glm4;
         let config = ModelConfig {
-            family: if qk_norm { Family::Qwen3 } else { Family::Llama },
+            family,
             vocab_size: 23,
             hidden_size: 16,
             intermediate_size: 24,
@@ -409,12 +472,20 @@ mod tests {
             num_kv_heads: 2,
             head_dim: 4,
             rms_norm_eps: 1e-5,
-            rope: RopeConfig { theta: 10_000.0, scaling: RopeScaling::None },
+            rope: RopeConfig {
+                partial_rotary_factor: if glm { 0.5 } else { 1.0 },
+                interleaved: glm,
+                ..RopeConfig::whole(10_000.0, RopeScaling::None)
+            },
             tie_word_embeddings: true,
-            attention_bias: false,
+            attention_bias: glm,
             attention_out_bias: false,
             mlp_bias: false,
-            qk_norm,
+            qk_norm: family == Family::Qwen3,
+            branch_norms: glm,
+            fused_gate_up: glm,
+            sliding_window: Some(2),
+            windowed_layers: vec![false, true],
             max_position_embeddings: 32,
             bos_token_id: None,
             eos_token_ids: vec![1],
@@ -474,16 +545,16 @@ mod tests {
             train_norms: true,
             ..Default::default()
         };
-        for qk_norm in [false, true] {
-            let model = tiny_model(qk_norm);
+        for family in FAMILIES {
+            let model = tiny_model(family);
             check(&model, AdapterWeights::fresh(&model, &hyper, 1).unwrap());
         }
     }
 
     #[test]
     fn gradients_of_every_base_weight_equal_finite_differences() {
-        for qk_norm in [false, true] {
-            let model = tiny_model(qk_norm);
+        for family in FAMILIES {
+            let model = tiny_model(family);
             check(&model, AdapterWeights::everything(&model));
         }
     }
@@ -491,8 +562,12 @@ mod tests {
     /// The step that serves and the pass that trains compute the same function.
     #[test]
     fn serving_in_chunks_and_training_agree() {
-        use crate::model::{SequenceInput, WantedLogits};
-        let model = tiny_model(true);
+        for family in FAMILIES {
+            serve_and_train(&tiny_model(family));
+        }
+    }
+
+    fn serve_and_train(model: &Model) {
         let hyper = HyperParameters {
             rank: 3,
             alpha: 6.0,
@@ -500,7 +575,7 @@ mod tests {
             train_norms: true,
             ..Default::default()
         };
-        let mut adapter = AdapterWeights::fresh(&model, &hyper, 1).unwrap();
+        let mut adapter = AdapterWeights::fresh(model, &hyper, 1).unwrap();
         let mut random = ChaCha8Rng::seed_from_u64(5);
         for (tensor, _) in adapter.tensors_mut() {
             tensor.iter_mut().for_each(|value| *value += random.random_range(-0.2..0.2));
@@ -532,7 +607,7 @@ mod tests {
                 f64::from(cross_entropy_row(&mut row, target.token as usize, 1.0))
             })
             .sum();
-        let loss = Pass::new(&model, &adapter, Threads::One, &|| (), &Scratch::default()).loss(&packed);
+        let loss = Pass::new(model, &adapter, Threads::One, &|| (), &Scratch::default()).loss(&packed);
         assert!((loss - expected).abs() < 1e-4, "{loss} instead of {expected}");
     }
 }

@@ -1,5 +1,5 @@
-//! A decoder-only transformer of the Llama, Qwen2 and Qwen3 families: base weights, and a step of inference
-//! over sequences of different versions.
+//! A decoder-only transformer of every [`Family`](crate::Family), which differ in options of [`ModelConfig`] only:
+//! base weights, and a step of inference over sequences of different versions.
 
 use std::{ops::Range, path::Path};
 
@@ -22,7 +22,7 @@ use crate::{
 pub struct Model {
     config: ModelConfig,
     weights: BaseWeights,
-    frequencies: Vec<f32>, // [head_dim / 2]
+    frequencies: Vec<f32>, // [rotary_dim / 2]
     rotary_scale: f32,
     hash: ContentHash,
     scratch: Scratch,
@@ -121,7 +121,8 @@ impl Model {
     }
 
     pub(crate) fn rotary_table(&self, positions: impl Iterator<Item = usize>) -> RotaryTable {
-        RotaryTable::new(positions, &self.frequencies, self.rotary_scale)
+        let (dim, interleaved) = (self.config.head_dim, self.config.rope.interleaved);
+        RotaryTable::new(positions, &self.frequencies, self.rotary_scale, dim, interleaved)
     }
 
     /// An empty cache for one sequence.
@@ -238,9 +239,12 @@ impl Model {
                 values.extend_from_slice(value);
             }
             let out = &mut attended[start * shape.query_width()..][..new * shape.query_width()];
-            attention_with_cache(out, qkv, stride, keys, values, new, shape);
+            attention_with_cache(out, qkv, stride, keys, values, new, shape, self.config.window(layer));
         }
-        add_assign(x, &self.linear(&attended, &weights.o, groups, layer, Slot::O));
+        let branch = self.linear(&attended, &weights.o, groups, layer, Slot::O);
+        self.add_branch(x, branch, weights.attention_out_norm.as_deref(), groups, |group| {
+            group.layer(layer).and_then(|change| change.attention_out_norm.as_deref())
+        });
 
         norm_groups(&mut normed, x, groups, eps, hidden, |group| {
             group.layer(layer).and_then(|change| change.post_norm.as_deref()).unwrap_or(&weights.post_norm)
@@ -248,7 +252,27 @@ impl Model {
         let gate_up = self.linear(&normed, &weights.gate_up, groups, layer, Slot::GateUp);
         let mut activated = self.scratch.take(rows * self.config.intermediate_size);
         swiglu(&mut activated, &gate_up, self.config.intermediate_size);
-        add_assign(x, &self.linear(&activated, &weights.down, groups, layer, Slot::Down));
+        let branch = self.linear(&activated, &weights.down, groups, layer, Slot::Down);
+        self.add_branch(x, branch, weights.mlp_out_norm.as_deref(), groups, |group| {
+            group.layer(layer).and_then(|change| change.mlp_out_norm.as_deref())
+        });
+    }
+
+    /// Adds what attention or feed-forward computed to the residual stream, through its norm where the family has
+    /// one: `norm` the base's, `changed` a group's own.
+    fn add_branch<'a>(
+        &self,
+        x: &mut [f32],
+        branch: Buffer<'_>,
+        norm: Option<&'a [f32]>,
+        groups: &'a [Group<'a>],
+        changed: impl Fn(&'a Group<'a>) -> Option<&'a [f32]>,
+    ) {
+        let Some(norm) = norm else { return add_assign(x, &branch) };
+        let mut normed = self.scratch.take(branch.len());
+        let (eps, hidden) = (self.config.rms_norm_eps, self.config.hidden_size);
+        norm_groups(&mut normed, &branch, groups, eps, hidden, |group| changed(group).unwrap_or(norm));
+        add_assign(x, &normed);
     }
 
     /// `y = x Wᵀ + b`, with each group's low-rank or whole-matrix change.

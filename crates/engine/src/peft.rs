@@ -8,7 +8,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    EngineError, Result,
+    EngineError, ModelConfig, Result,
     adapter::{AdapterWeights, LayerChange, Lora, Projection, named_projections},
     model::Model,
     weights::{read_safetensors, to_f32},
@@ -46,7 +46,7 @@ const PREFIX: &str = "base_model.model.";
 /// `Adapter` when a file is not what it should be, a key that is on changes the arithmetic in a way that is not
 /// computed here, a tensor has no place in the model, has the wrong shape, or holds a value that is not finite.
 pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
-    let config = Config::parse(&adapter.config)?;
+    let config = Config::parse(&adapter.config, model.config())?;
     let tensors =
         read_safetensors(&adapter.weights, "adapter_model.safetensors").map_err(as_adapter_error)?;
     let mut tensors: HashMap<String, Tensor> = tensors
@@ -78,6 +78,12 @@ pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
         if base.qk_norm {
             layer.q_norm = take(&mut tensors, &format!("{prefix}.self_attn.q_norm.weight"), &[dim])?;
             layer.k_norm = take(&mut tensors, &format!("{prefix}.self_attn.k_norm.weight"), &[dim])?;
+        }
+        if base.branch_norms {
+            layer.attention_out_norm =
+                take(&mut tensors, &format!("{prefix}.post_self_attn_layernorm.weight"), &[hidden])?;
+            layer.mlp_out_norm =
+                take(&mut tensors, &format!("{prefix}.post_mlp_layernorm.weight"), &[hidden])?;
         }
         layers.push(layer);
     }
@@ -134,7 +140,7 @@ struct Config {
 }
 
 impl Config {
-    fn parse(bytes: &[u8]) -> Result<Self> {
+    fn parse(bytes: &[u8], base: &ModelConfig) -> Result<Self> {
         let bad = |message: String| EngineError::Adapter(format!("adapter_config.json: {message}"));
         let object: Map<String, Value> =
             serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
@@ -164,12 +170,12 @@ impl Config {
         let names: Vec<String> = match object.get("target_modules") {
             Some(Value::Array(names)) => names.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect(),
             Some(Value::String(name)) if name == "all-linear" => {
-                Projection::ALL.iter().map(|projection| projection.name().to_owned()).collect()
+                Projection::all(base).iter().map(|projection| projection.name().to_owned()).collect()
             }
             _ => return Err(bad("`target_modules` must be a list of projections".into())),
         };
         let tied = object.get("ensure_weight_tying").is_some_and(is_on);
-        Ok(Self { rank, scale, projections: named_projections(&names)?, tied })
+        Ok(Self { rank, scale, projections: named_projections(&names, base)?, tied })
     }
 }
 
@@ -213,6 +219,8 @@ pub(crate) fn write(model: &Model, weights: &AdapterWeights) -> Result<Adapter> 
             ("post_attention_layernorm", &layer.post_norm),
             ("self_attn.q_norm", &layer.q_norm),
             ("self_attn.k_norm", &layer.k_norm),
+            ("post_self_attn_layernorm", &layer.attention_out_norm),
+            ("post_mlp_layernorm", &layer.mlp_out_norm),
         ];
         for (name, norm) in norms {
             if let Some(norm) = norm {

@@ -4,13 +4,13 @@ use std::f64::consts::TAU;
 
 use crate::{ModelConfig, RopeScaling};
 
-/// Inverse frequencies `[head_dim / 2]`, radians a position, and what cosines and sines are multiplied with.
+/// Inverse frequencies `[rotary_dim / 2]`, radians a position, and what cosines and sines are multiplied with.
 ///
 /// As transformers computes them (`modeling_rope_utils.py`): exponents in 32 bits, so that long contexts agree
 /// too. [`RopeScaling::Dynamic`] gives the unscaled frequencies, which are the right ones up to
 /// `max_position_embeddings`.
 pub fn rope_frequencies(config: &ModelConfig) -> (Vec<f32>, f32) {
-    let (dim, theta) = (config.head_dim, config.rope.theta);
+    let (dim, theta) = (config.rotary_dim(), config.rope.theta);
     let wavelike = |index: usize| theta.powf(f64::from((2 * index) as f32 / dim as f32)); // θ^(2i/d)
     let plain: Vec<f64> = (0..dim / 2).map(|index| f64::from((1.0 / wavelike(index)) as f32)).collect();
     let mut attention_scaling = 1.0;

@@ -96,8 +96,7 @@ impl LoraTrainer {
         if job.hyper.train_norms && weights.norm.is_none() {
             weights.norm = Some(base.norm.clone());
             for (change, layer) in weights.layers.iter_mut().zip(&base.layers) {
-                change.input_norm.get_or_insert_with(|| layer.input_norm.clone());
-                change.post_norm.get_or_insert_with(|| layer.post_norm.clone());
+                change.train_norms(layer);
             }
         }
         Ok(weights)

@@ -25,14 +25,16 @@ pub(crate) struct Linear {
 /// Weights of one transformer block.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerWeights {
-    pub(crate) input_norm: Vec<f32>,     // [hidden]
-    pub(crate) qkv: Linear,              // [(heads + 2 kv_heads) head_dim, hidden]
-    pub(crate) q_norm: Option<Vec<f32>>, // [head_dim]
-    pub(crate) k_norm: Option<Vec<f32>>, // [head_dim]
-    pub(crate) o: Linear,                // [hidden, heads head_dim]
-    pub(crate) post_norm: Vec<f32>,      // [hidden]
-    pub(crate) gate_up: Linear,          // [2 intermediate, hidden]
-    pub(crate) down: Linear,             // [hidden, intermediate]
+    pub(crate) input_norm: Vec<f32>,                 // [hidden]
+    pub(crate) qkv: Linear,                          // [(heads + 2 kv_heads) head_dim, hidden]
+    pub(crate) q_norm: Option<Vec<f32>>,             // [head_dim]
+    pub(crate) k_norm: Option<Vec<f32>>,             // [head_dim]
+    pub(crate) o: Linear,                            // [hidden, heads head_dim]
+    pub(crate) attention_out_norm: Option<Vec<f32>>, // [hidden], of what attention adds
+    pub(crate) post_norm: Vec<f32>,                  // [hidden], of what feed-forward reads
+    pub(crate) gate_up: Linear,                      // [2 intermediate, hidden]
+    pub(crate) down: Linear,                         // [hidden, intermediate]
+    pub(crate) mlp_out_norm: Option<Vec<f32>>,       // [hidden], of what feed-forward adds
 }
 
 /// All weights of a model.
@@ -96,19 +98,31 @@ impl LayerWeights {
         } else {
             (None, None)
         };
+        let (attention_out_norm, mlp_out_norm) = if config.branch_norms {
+            (Some(norm("post_self_attn_layernorm", hidden)?), Some(norm("post_mlp_layernorm", hidden)?))
+        } else {
+            (None, None)
+        };
         let mut stack =
             |parts: &[(&str, usize)], d_in: usize, bias: bool| tensors.stack(prefix, parts, d_in, bias);
         let attention =
             [("self_attn.q_proj", queries), ("self_attn.k_proj", keys), ("self_attn.v_proj", keys)];
+        let gate_up: &[_] = if config.fused_gate_up {
+            &[("mlp.gate_up_proj", 2 * width)]
+        } else {
+            &[("mlp.gate_proj", width), ("mlp.up_proj", width)]
+        };
         Ok(Self {
             input_norm,
             qkv: stack(&attention, hidden, config.attention_bias)?,
             q_norm,
             k_norm,
             o: stack(&[("self_attn.o_proj", hidden)], queries, config.attention_out_bias)?,
+            attention_out_norm,
             post_norm,
-            gate_up: stack(&[("mlp.gate_proj", width), ("mlp.up_proj", width)], hidden, config.mlp_bias)?,
+            gate_up: stack(gate_up, hidden, config.mlp_bias)?,
             down: stack(&[("mlp.down_proj", hidden)], width, config.mlp_bias)?,
+            mlp_out_norm,
         })
     }
 }
@@ -217,6 +231,10 @@ impl BaseWeights {
             for norm in [&layer.q_norm, &layer.k_norm] {
                 add(norm.as_deref().unwrap_or(&[]));
             }
+            // Not there in most families, whose hashes must stay what they were.
+            for norm in [&layer.attention_out_norm, &layer.mlp_out_norm].into_iter().flatten() {
+                add(norm);
+            }
         }
         add(&self.norm);
         add(self.lm_head.as_deref().unwrap_or(&[]));
@@ -249,9 +267,11 @@ impl BaseWeights {
                 q_norm: config.qk_norm.then(|| vec![1.0; dim]),
                 k_norm: config.qk_norm.then(|| vec![1.0; dim]),
                 o: linear(hidden, queries, residual, config.attention_out_bias),
+                attention_out_norm: config.branch_norms.then(|| vec![1.0; hidden]),
                 post_norm: vec![1.0; hidden],
                 gate_up: linear(2 * width, hidden, 1.0, config.mlp_bias),
                 down: linear(hidden, width, residual, config.mlp_bias),
+                mlp_out_norm: config.branch_norms.then(|| vec![1.0; hidden]),
             })
             .collect();
         Self { embed, layers, norm: vec![1.0; hidden], lm_head: None }
@@ -274,6 +294,8 @@ impl BaseWeights {
             layer.post_norm = change.post_norm.unwrap_or(std::mem::take(&mut layer.post_norm));
             layer.q_norm = change.q_norm.or(layer.q_norm.take());
             layer.k_norm = change.k_norm.or(layer.k_norm.take());
+            layer.attention_out_norm = change.attention_out_norm.or(layer.attention_out_norm.take());
+            layer.mlp_out_norm = change.mlp_out_norm.or(layer.mlp_out_norm.take());
         }
         weights.embed = trained.embed.unwrap_or(weights.embed);
         weights.norm = trained.norm.unwrap_or(weights.norm);

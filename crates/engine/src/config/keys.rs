@@ -19,6 +19,11 @@ pub(super) const READ: &[&str] = &[
     "rope_scaling",
     "rope_parameters",
     "original_max_position_embeddings",
+    "partial_rotary_factor",
+    "sliding_window",
+    "use_sliding_window",
+    "max_window_layers",
+    "layer_types",
     "tie_word_embeddings",
     "attention_bias",
     "mlp_bias",
@@ -55,7 +60,6 @@ const HARMLESS: &[&str] = &[
     "label2id",
     "length_penalty",
     "max_length",
-    "max_window_layers",
     "min_length",
     "no_repeat_ngram_size",
     "num_beam_groups",
@@ -103,24 +107,20 @@ const NEUTRAL_ONLY: &[(&str, Neutral)] = &[
     ("final_logit_softcapping", Neutral::Never),
     ("is_decoder", Neutral::Any),
     ("is_encoder_decoder", Neutral::False),
-    ("layer_types", Neutral::FullAttention),
     ("logit_scale", Neutral::One),
     ("logits_scaling", Neutral::One),
     ("no_rope_layers", Neutral::Never),
     ("num_experts", Neutral::Never),
     ("num_local_experts", Neutral::Never),
-    ("partial_rotary_factor", Neutral::One),
     ("pretraining_tp", Neutral::One),
     ("pruned_heads", Neutral::Empty),
     ("quantization_config", Neutral::Never),
     ("query_pre_attn_scalar", Neutral::Never),
     ("residual_multiplier", Neutral::One),
     ("rope_interleaved", Neutral::False),
-    ("sliding_window", Neutral::Window),
     ("tie_encoder_decoder", Neutral::False),
     ("use_mrope", Neutral::False),
     ("use_qk_norm", Neutral::False),
-    ("use_sliding_window", Neutral::False),
 ];
 
 /// Which values of a key leave the arithmetic as it is.
@@ -136,10 +136,6 @@ enum Neutral {
     One,
     /// An empty list or object.
     Empty,
-    /// A list of `full_attention`.
-    FullAttention,
-    /// A sliding window that is switched off or at least as long as the context.
-    Window,
 }
 
 /// What is to be done about a key.
@@ -152,9 +148,8 @@ pub(super) enum Judgement {
     Unknown(Option<&'static str>),
 }
 
-/// Judges one key of the configuration. `windowed` says that `use_sliding_window` is not switched off and
-/// `context` is the longest sequence, which decide whether a sliding window is ever felt.
-pub(super) fn judge(key: &str, value: &Value, windowed: bool, context: u64) -> Judgement {
+/// Judges one key of the configuration.
+pub(super) fn judge(key: &str, value: &Value) -> Judgement {
     if READ.contains(&key) || HARMLESS.contains(&key) {
         return Judgement::Fine;
     }
@@ -171,10 +166,6 @@ pub(super) fn judge(key: &str, value: &Value, windowed: bool, context: u64) -> J
                 value.as_object().is_some_and(serde_json::Map::is_empty)
                     || value.as_array().is_some_and(Vec::is_empty)
             }
-            Neutral::FullAttention => {
-                value.as_array().is_some_and(|kinds| kinds.iter().all(|kind| kind == "full_attention"))
-            }
-            Neutral::Window => !windowed || value.as_u64().is_some_and(|window| window >= context),
         };
     if fine { Judgement::Fine } else { Judgement::Unsupported }
 }

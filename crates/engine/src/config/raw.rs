@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Family, ModelConfig, keys, keys::Judgement, rope};
+use super::{Family, ModelConfig, keys, keys::Judgement, rope, window};
 use crate::{EngineError, Result};
 
 /// Longest context that is believed.
@@ -16,12 +16,16 @@ const MAX_HEAD_DIM: usize = 1024;
 /// Reads and checks a whole configuration.
 pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig> {
     let family = family(object)?;
-    let default_context = if family == Family::Llama { 2048 } else { 32768 };
+    let default_context = match family {
+        Family::Llama => 2048,
+        Family::Qwen2 | Family::Qwen3 => 32768,
+        Family::Mistral | Family::Glm | Family::Glm4 => 131_072,
+    };
     let max_position_embeddings = match object.get("max_position_embeddings") {
         None | Some(Value::Null) => default_context,
         Some(_) => positive(object, "max_position_embeddings", MAX_CONTEXT)?,
     };
-    refuse_unknown(object, family, max_position_embeddings as u64)?;
+    refuse_unknown(object)?;
     match object.get("hidden_act") {
         None | Some(Value::Null) => {}
         Some(Value::String(act)) if act == "silu" || act == "swish" => {}
@@ -31,54 +35,103 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig> {
     }
     let vocab_size = positive(object, "vocab_size", MAX_VOCAB)?;
     let heads = Heads::read(object, family)?;
-    let attention_bias = flag(object, "attention_bias")?;
-    let mlp_bias = flag(object, "mlp_bias")?.unwrap_or(false);
-    if family == Family::Qwen2 && attention_bias == Some(false) {
-        return Err(EngineError::config(
-            "`attention_bias` is false, but Qwen2 always has biases on q, k and v",
-        ));
-    }
-    if family != Family::Llama && mlp_bias {
-        return Err(EngineError::config(format!(
-            "`mlp_bias` is not supported for {}",
-            family.architecture()
-        )));
-    }
-    let llama_default = |id: u32| (family == Family::Llama && (id as usize) < vocab_size).then_some(id);
-    let bos_token_id = match object.get("bos_token_id") {
-        None => llama_default(1),
-        Some(_) => token_ids(object, "bos_token_id")?.first().copied(),
-    };
-    let eos_token_ids = match object.get("eos_token_id") {
-        None => llama_default(2).into_iter().collect(),
-        Some(_) => token_ids(object, "eos_token_id")?,
-    };
-    for &id in eos_token_ids.iter().chain(&bos_token_id) {
-        if id as usize >= vocab_size {
-            return Err(EngineError::config(format!("token {id} is outside the vocabulary of {vocab_size}")));
-        }
-    }
+    let biases = Biases::read(object, family)?;
+    let (bos_token_id, eos_token_ids) = end_tokens(object, family, vocab_size)?;
+    let num_layers = positive(object, "num_hidden_layers", MAX_LAYERS)?;
+    let (sliding_window, windowed_layers) =
+        window::read(object, family, num_layers, max_position_embeddings)?;
+    let default_eps = if family.is_glm() { 1.5625e-7 } else { 1e-6 };
     Ok(ModelConfig {
         family,
         vocab_size,
         hidden_size: heads.hidden_size,
         intermediate_size: positive(object, "intermediate_size", MAX_WIDTH)?,
-        num_layers: positive(object, "num_hidden_layers", MAX_LAYERS)?,
+        num_layers,
         num_heads: heads.num_heads,
         num_kv_heads: heads.num_kv_heads,
         head_dim: heads.head_dim,
-        rms_norm_eps: small(object, "rms_norm_eps", 1e-6)?,
-        rope: rope::read(object, max_position_embeddings)?,
+        rms_norm_eps: small(object, "rms_norm_eps", default_eps)?,
+        rope: rope::read(object, family, heads.head_dim, max_position_embeddings)?,
         tie_word_embeddings: flag(object, "tie_word_embeddings")?.unwrap_or(false),
-        attention_bias: family == Family::Qwen2 || attention_bias.unwrap_or(false),
-        attention_out_bias: family != Family::Qwen2 && attention_bias.unwrap_or(false),
-        mlp_bias,
+        attention_bias: biases.attention,
+        attention_out_bias: biases.attention_out,
+        mlp_bias: biases.mlp,
         qk_norm: family == Family::Qwen3,
+        branch_norms: family == Family::Glm4,
+        fused_gate_up: family.is_glm(),
+        sliding_window,
+        windowed_layers,
         max_position_embeddings,
         bos_token_id,
         eos_token_ids,
         initializer_range: small(object, "initializer_range", 0.02)?,
     })
+}
+
+/// Which projections have biases.
+struct Biases {
+    attention: bool,
+    attention_out: bool,
+    mlp: bool,
+}
+
+impl Biases {
+    fn read(object: &Map<String, Value>, family: Family) -> Result<Self> {
+        let attention = flag(object, "attention_bias")?;
+        let mlp = flag(object, "mlp_bias")?.unwrap_or(false);
+        if family == Family::Qwen2 && attention == Some(false) {
+            return Err(EngineError::config(
+                "`attention_bias` is false, but Qwen2 always has biases on q, k and v",
+            ));
+        }
+        let unsupported = |key: &str| {
+            Err(EngineError::config(format!("`{key}` is not supported for {}", family.architecture())))
+        };
+        if family == Family::Mistral && attention == Some(true) {
+            return unsupported("attention_bias");
+        }
+        if family != Family::Llama && mlp {
+            return unsupported("mlp_bias");
+        }
+        let (attention, attention_out) = match family {
+            Family::Qwen2 => (true, false),
+            Family::Glm | Family::Glm4 => (attention.unwrap_or(true), false),
+            Family::Mistral => (false, false),
+            Family::Llama | Family::Qwen3 => {
+                let both = attention.unwrap_or(false);
+                (both, both)
+            }
+        };
+        Ok(Self { attention, attention_out, mlp })
+    }
+}
+
+/// The token that begins a text and those that end it, checked against the vocabulary.
+fn end_tokens(
+    object: &Map<String, Value>,
+    family: Family,
+    vocab_size: usize,
+) -> Result<(Option<u32>, Vec<u32>)> {
+    // What the configuration classes of transformers fill in; a vocabulary without them has none.
+    let (bos, eos): (Option<u32>, &[u32]) = match family {
+        Family::Llama | Family::Mistral => (Some(1), &[2]),
+        Family::Qwen2 | Family::Qwen3 => (None, &[]),
+        Family::Glm | Family::Glm4 => (None, &[151_329, 151_336, 151_338]),
+    };
+    let known = |id: &u32| (*id as usize) < vocab_size;
+    let bos_token_id = match object.get("bos_token_id") {
+        None => bos.filter(known),
+        Some(_) => token_ids(object, "bos_token_id")?.first().copied(),
+    };
+    let eos_token_ids = match object.get("eos_token_id") {
+        None => eos.iter().copied().filter(known).collect(),
+        Some(Value::Null) if family.is_glm() => eos.iter().copied().filter(known).collect(),
+        Some(_) => token_ids(object, "eos_token_id")?,
+    };
+    match eos_token_ids.iter().chain(&bos_token_id).find(|id| !known(id)) {
+        Some(id) => Err(EngineError::config(format!("token {id} is outside the vocabulary of {vocab_size}"))),
+        None => Ok((bos_token_id, eos_token_ids)),
+    }
 }
 
 /// From `model_type`, with which `architectures`, where given, must agree.
@@ -108,21 +161,19 @@ fn family(object: &Map<String, Value>) -> Result<Family> {
     }
 }
 
-fn refuse_unknown(object: &Map<String, Value>, family: Family, context: u64) -> Result<()> {
-    // Llama has no switch for a window: one that is given would be meant.
-    let windowed = match object.get("use_sliding_window") {
-        Some(value) => value == true,
-        None => family == Family::Llama,
-    };
+/// A key that is known and whose value changes the arithmetic in a way that is not computed here.
+pub(super) fn unsupported(key: &str) -> EngineError {
+    EngineError::Config {
+        message: format!("`{key}` changes the arithmetic and is not supported"),
+        hint: Some("serve this model through an upstream that knows it".into()),
+    }
+}
+
+fn refuse_unknown(object: &Map<String, Value>) -> Result<()> {
     for (key, value) in object {
-        match keys::judge(key, value, windowed, context) {
+        match keys::judge(key, value) {
             Judgement::Fine => {}
-            Judgement::Unsupported => {
-                return Err(EngineError::Config {
-                    message: format!("`{key}` changes the arithmetic and is not supported"),
-                    hint: Some("serve this model through an upstream that knows it".into()),
-                });
-            }
+            Judgement::Unsupported => return Err(unsupported(key)),
             Judgement::Unknown(nearest) => {
                 return Err(EngineError::Config {
                     message: format!("unknown key `{key}`"),
@@ -150,7 +201,8 @@ impl Heads {
         let hidden_size = positive(object, "hidden_size", MAX_WIDTH)?;
         let num_heads = positive(object, "num_attention_heads", MAX_HEADS)?;
         let num_kv_heads = match object.get("num_key_value_heads") {
-            None | Some(Value::Null) if family == Family::Llama => num_heads,
+            None if family == Family::Llama => num_heads,
+            Some(Value::Null) if !family.is_glm() => num_heads,
             _ => positive(object, "num_key_value_heads", MAX_HEADS)?,
         };
         if !num_heads.is_multiple_of(num_kv_heads) {
@@ -159,7 +211,7 @@ impl Heads {
             )));
         }
         let head_dim = match object.get("head_dim") {
-            None if family == Family::Qwen3 => 128,
+            None if family == Family::Qwen3 || family.is_glm() => 128,
             None | Some(Value::Null) if hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
             None | Some(Value::Null) => {
                 return Err(EngineError::config(format!(
@@ -211,7 +263,7 @@ fn small(object: &Map<String, Value>, key: &str, default: f64) -> Result<f32> {
     }
 }
 
-fn flag(object: &Map<String, Value>, key: &str) -> Result<Option<bool>> {
+pub(super) fn flag(object: &Map<String, Value>, key: &str) -> Result<Option<bool>> {
     match object.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(flag)) => Ok(Some(*flag)),

@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::raw::{number, optional, positive};
+use super::{
+    Family,
+    raw::{number, optional, positive, unsupported},
+};
 use crate::{EngineError, Result};
 
 /// Rotary position embedding.
@@ -12,6 +15,18 @@ pub struct RopeConfig {
     pub theta: f64,
     /// How it is stretched beyond the length of pretraining.
     pub scaling: RopeScaling,
+    /// The share of each head, from its first value, that is rotated; the rest passes as it is.
+    pub partial_rotary_factor: f64,
+    /// Whether a pair that is rotated together lies side by side (`2i`, `2i + 1`), as in GLM and Cohere; else
+    /// its halves lie half the rotated width apart, as in Llama.
+    pub interleaved: bool,
+}
+
+impl RopeConfig {
+    /// The whole of each head rotated, halves apart.
+    pub fn whole(theta: f64, scaling: RopeScaling) -> Self {
+        Self { theta, scaling, partial_rotary_factor: 1.0, interleaved: false }
+    }
 }
 
 /// Ways to stretch the rotary embedding; the frequencies are [`crate::rope_frequencies`]'s.
@@ -76,7 +91,12 @@ const ROPE_KEYS: &[&str] = &[
 
 /// Reads `rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` (transformers 4) from a
 /// whole configuration. `context` is its `max_position_embeddings`.
-pub(super) fn read(object: &Map<String, Value>, context: usize) -> Result<RopeConfig> {
+pub(super) fn read(
+    object: &Map<String, Value>,
+    family: Family,
+    head_dim: usize,
+    context: usize,
+) -> Result<RopeConfig> {
     let table = |key: &str| match object.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(table)) => Ok(Some(table)),
@@ -96,16 +116,7 @@ pub(super) fn read(object: &Map<String, Value>, context: usize) -> Result<RopeCo
             hint: Some("it may change the arithmetic; this engine does not know it".into()),
         });
     }
-    if optional(table, "partial_rotary_factor")?.is_some_and(|share| share != 1.0) {
-        return Err(EngineError::config("`partial_rotary_factor` other than 1 is not supported"));
-    }
-    let (inner, outer) = (optional(table, "rope_theta")?, optional(object, "rope_theta")?);
-    if let (Some(inner), Some(outer)) = (inner, outer)
-        && inner != outer
-    {
-        return Err(EngineError::config(format!("`rope_theta` is {outer} and {inner} at once")));
-    }
-    let theta = inner.or(outer).unwrap_or(10_000.0);
+    let theta = in_either(table, object, "rope_theta")?.unwrap_or(10_000.0);
     if !(theta > 1.0 && theta.is_finite()) {
         return Err(EngineError::config(format!("`rope_theta` is {theta}; it must be above 1")));
     }
@@ -116,7 +127,49 @@ pub(super) fn read(object: &Map<String, Value>, context: usize) -> Result<RopeCo
         }
         None => context,
     };
-    Ok(RopeConfig { theta, scaling: read_scaling(table, original, context)? })
+    let scaling = read_scaling(table, original, context)?;
+    let partial_rotary_factor = read_share(table, object, family, head_dim)?;
+    Ok(RopeConfig { theta, scaling, partial_rotary_factor, interleaved: family.is_glm() })
+}
+
+/// A number that transformers 4 put beside the rope parameters and transformers 5 puts among them.
+fn in_either(table: &Map<String, Value>, object: &Map<String, Value>, key: &str) -> Result<Option<f64>> {
+    let (inner, outer) = (optional(table, key)?, optional(object, key)?);
+    match (inner, outer) {
+        (Some(inner), Some(outer)) if inner != outer => {
+            Err(EngineError::config(format!("`{key}` is {outer} and {inner} at once")))
+        }
+        _ => Ok(inner.or(outer)),
+    }
+}
+
+/// `partial_rotary_factor`, of which only GLM computes any other than 1.
+fn read_share(
+    table: &Map<String, Value>,
+    object: &Map<String, Value>,
+    family: Family,
+    head_dim: usize,
+) -> Result<f64> {
+    let given = in_either(table, object, "partial_rotary_factor")?;
+    if !family.is_glm() {
+        return match given {
+            None | Some(1.0) => Ok(1.0),
+            Some(_) => Err(unsupported("partial_rotary_factor")),
+        };
+    }
+    let share = given.unwrap_or(0.5);
+    if !(share > 0.0 && share <= 1.0) {
+        return Err(EngineError::config(format!(
+            "`partial_rotary_factor` is {share}; it must be above 0 and at most 1"
+        )));
+    }
+    let rotated = (head_dim as f64 * share) as usize;
+    if rotated == 0 || !rotated.is_multiple_of(2) {
+        return Err(EngineError::config(format!(
+            "`partial_rotary_factor` {share} rotates {rotated} of {head_dim} values of a head; it must be an even number"
+        )));
+    }
+    Ok(share)
 }
 
 fn read_scaling(table: &Map<String, Value>, original: usize, context: usize) -> Result<RopeScaling> {

@@ -18,7 +18,7 @@ fn llama31() -> Value {
     })
 }
 
-/// As transformers 5.23 writes it: `Qwen3Config(...).to_json_string()`, shortened layer list.
+/// As transformers 5.23 writes it: `Qwen3Config(...).to_json_string()`.
 fn qwen3() -> Value {
     json!({
         "_name_or_path": "", "architectures": ["Qwen3ForCausalLM"], "attention_bias": false,
@@ -26,7 +26,7 @@ fn qwen3() -> Value {
         "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu", "hidden_size": 1024,
         "id2label": {"0": "LABEL_0"}, "initializer_range": 0.02, "intermediate_size": 3072,
         "is_encoder_decoder": false, "label2id": {"LABEL_0": 0},
-        "layer_types": ["full_attention", "full_attention"], "max_position_embeddings": 40960,
+        "layer_types": vec!["full_attention"; 28], "max_position_embeddings": 40960,
         "max_window_layers": 28, "model_type": "qwen3", "num_attention_heads": 16, "num_hidden_layers": 28,
         "num_key_value_heads": 8, "output_attentions": false, "output_hidden_states": false,
         "pad_token_id": null, "problem_type": null, "return_dict": true, "rms_norm_eps": 1e-06,
@@ -61,7 +61,7 @@ fn the_forms_of_transformers_4_and_5_are_read() {
         high_freq_factor: 4.0,
         original_max_position_embeddings: 8192,
     };
-    assert_eq!(llama.rope, RopeConfig { theta: 500_000.0, scaling: scaling.clone() });
+    assert_eq!(llama.rope, RopeConfig::whole(500_000.0, scaling.clone()));
     // The same model in the new form.
     let mut new = llama31();
     let object = new.as_object_mut().unwrap();
@@ -86,8 +86,125 @@ fn qwen2_has_biases_on_q_k_v_only_and_its_idle_window_is_no_matter() {
     let config = read(&qwen2).unwrap();
     assert!(config.attention_bias && !config.attention_out_bias && !config.mlp_bias && !config.qk_norm);
     assert_eq!(config.head_dim, 64);
-    let window = refusal(qwen2, json!({"use_sliding_window": true, "sliding_window": 4096}));
-    assert!(window.contains("sliding_window` changes the arithmetic"), "{window}");
+    assert_eq!((config.sliding_window, config.window(23)), (None, None));
+}
+
+/// As `zai-org/GLM-4-9B-0414` has it, with the keys that matter.
+fn glm4() -> Value {
+    json!({
+        "architectures": ["Glm4ForCausalLM"], "model_type": "glm4", "attention_bias": true,
+        "attention_dropout": 0.0, "eos_token_id": [151329, 151336, 151338], "head_dim": 128, "hidden_act": "silu",
+        "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 13696,
+        "max_position_embeddings": 32768, "num_attention_heads": 32, "num_hidden_layers": 40,
+        "num_key_value_heads": 2, "pad_token_id": 151329, "partial_rotary_factor": 0.5, "rms_norm_eps": 1e-05,
+        "rope_theta": 10000.0, "tie_word_embeddings": false, "vocab_size": 151552
+    })
+}
+
+/// As `mistralai/Mistral-7B-v0.1` has it, with the keys that matter.
+fn mistral() -> Value {
+    json!({
+        "architectures": ["MistralForCausalLM"], "model_type": "mistral", "bos_token_id": 1, "eos_token_id": 2,
+        "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+        "max_position_embeddings": 32768, "num_attention_heads": 32, "num_hidden_layers": 32,
+        "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 4096,
+        "tie_word_embeddings": false, "vocab_size": 32000
+    })
+}
+
+/// A small Qwen2 with its window switched on.
+fn windowed_qwen2() -> Value {
+    json!({
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 320, "hidden_size": 32,
+        "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 128, "use_sliding_window": true, "sliding_window": 16, "max_window_layers": 3
+    })
+}
+
+#[test]
+fn glm_rotates_half_of_each_head_in_neighbouring_pairs() {
+    let config = read(&glm4()).unwrap();
+    assert!(config.rope.interleaved && config.fused_gate_up && config.branch_norms);
+    assert!(config.attention_bias && !config.attention_out_bias && !config.mlp_bias && !config.qk_norm);
+    assert_eq!((config.head_dim, config.rotary_dim()), (128, 64));
+    // GLM-4 of 2024 is the same without the norms behind the branches; transformers 5 moved the factor.
+    let moved = json!({"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25});
+    let glm = json!({"model_type": "glm", "architectures": ["GlmForCausalLM"], "partial_rotary_factor": null,
+        "rope_parameters": moved});
+    let config = read(&with(glm4(), glm)).unwrap();
+    assert_eq!((config.branch_norms, config.rotary_dim()), (false, 32));
+    // Where nothing is said of it, the class's defaults hold.
+    let bare = json!({"partial_rotary_factor": null, "attention_bias": null, "eos_token_id": null,
+        "rms_norm_eps": null});
+    let config = read(&with(glm4(), bare)).unwrap();
+    assert!(config.attention_bias);
+    assert_eq!((config.rotary_dim(), config.rms_norm_eps), (64, 1.5625e-7));
+    assert_eq!(config.eos_token_ids, [151329, 151336, 151338]);
+    for (patch, message) in [
+        (json!({"partial_rotary_factor": 1.5}), "`partial_rotary_factor` is 1.5"),
+        (json!({"partial_rotary_factor": -0.5}), "`partial_rotary_factor` is -0.5"),
+        (json!({"partial_rotary_factor": 0.001}), "rotates 0 of 128 values"),
+        (json!({"head_dim": 6}), "rotates 3 of 6 values"),
+        (json!({"mlp_bias": true}), "`mlp_bias` is not supported for Glm4ForCausalLM"),
+        (
+            json!({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}}),
+            "`partial_rotary_factor` is 0.5 and 0.25 at once",
+        ),
+        (json!({"sliding_window": 512}), "`sliding_window` changes the arithmetic"),
+    ] {
+        let error = refusal(glm4(), patch);
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn mistral_looks_through_its_window_in_every_block() {
+    let config = read(&mistral()).unwrap();
+    assert_eq!((config.window(0), config.window(31)), (Some(4096), Some(4096)));
+    // From version 0.2 it is null, which is none; a missing key is transformers' default.
+    assert_eq!(read(&with(mistral(), json!({"sliding_window": null}))).unwrap().sliding_window, None);
+    let mut silent = mistral();
+    silent.as_object_mut().unwrap().remove("sliding_window");
+    assert_eq!(read(&silent).unwrap().sliding_window, Some(4096));
+    // One that no text outgrows is none.
+    assert_eq!(read(&with(mistral(), json!({"sliding_window": 32768}))).unwrap().sliding_window, None);
+    for (patch, message) in [
+        (json!({"sliding_window": 0}), "`sliding_window` is 0; it must be from 1"),
+        (json!({"sliding_window": -4096}), "`sliding_window` is -4096; it must be from 1"),
+        (json!({"sliding_window": 1e18}), "`sliding_window` is"),
+        (json!({"sliding_window": "wide"}), "`sliding_window` is \"wide\""),
+        (json!({"use_sliding_window": false}), "`use_sliding_window` is off and `sliding_window` is set"),
+        (json!({"layer_types": vec!["full_attention"; 32]}), "`layer_types` changes the arithmetic"),
+        (json!({"attention_bias": true}), "`attention_bias` is not supported for MistralForCausalLM"),
+    ] {
+        let error = refusal(mistral(), patch);
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn qwen_looks_through_its_window_where_it_is_told_to() {
+    let windows = |patch: Value| -> Vec<Option<usize>> {
+        let config = read(&with(windowed_qwen2(), patch)).unwrap();
+        (0..4).map(|layer| config.window(layer)).collect()
+    };
+    assert_eq!(windows(json!({})), [None, None, None, Some(16)]);
+    assert_eq!(windows(json!({"max_window_layers": 0})), [Some(16); 4]);
+    assert_eq!(windows(json!({"max_window_layers": null})), [None; 4]);
+    assert_eq!(windows(json!({"sliding_window": 128})), [None; 4]);
+    let (full, sliding) = ("full_attention", "sliding_attention");
+    let kinds = json!({"layer_types": [sliding, full, sliding, full]});
+    assert_eq!(windows(kinds.clone()), [Some(16), None, Some(16), None]);
+    for (patch, message) in [
+        (json!({"max_window_layers": -1}), "`max_window_layers` is -1"),
+        (json!({"layer_types": [full, full]}), "`layer_types` has 2 entries for 4 layers"),
+        (json!({"layer_types": [full, full, full, "chunked_attention"]}), "layer type \"chunked_attention\""),
+        (json!({"layer_types": "sliding"}), "`layer_types` \"sliding\" is not a list"),
+        (with(kinds, json!({"use_sliding_window": false})), "no `sliding_window` is switched on"),
+    ] {
+        let error = refusal(windowed_qwen2(), patch);
+        assert!(error.contains(message), "{error}");
+    }
 }
 
 #[test]
@@ -100,7 +217,8 @@ fn keys_that_change_the_arithmetic_are_refused_by_name() {
         ("attn_logit_softcapping", json!(50.0)),
         ("residual_multiplier", json!(0.22)),
         ("num_experts", json!(8)),
-        ("layer_types", json!(["full_attention", "sliding_attention"])),
+        ("layer_types", json!(vec!["sliding_attention"; 32])),
+        ("use_sliding_window", json!(true)),
     ] {
         let error = refusal(llama31(), json!({key: value}));
         assert_eq!(error, format!("config.json: `{key}` changes the arithmetic and is not supported"));
@@ -148,7 +266,17 @@ fn contradictions_and_absurd_sizes_are_refused() {
 
 #[test]
 fn what_is_written_reads_back() {
-    for source in [llama31(), qwen3()] {
+    let window =
+        json!({"layer_types": ["sliding_attention", "full_attention", "full_attention", "full_attention"]});
+    for source in [
+        llama31(),
+        qwen3(),
+        mistral(),
+        with(mistral(), json!({"sliding_window": null})),
+        glm4(),
+        windowed_qwen2(),
+        with(windowed_qwen2(), window),
+    ] {
         let config = read(&source).unwrap();
         assert_eq!(ModelConfig::from_json(&config.to_json()), Ok(config));
     }

@@ -55,7 +55,9 @@ impl AttentionShape {
 /// Attention of the last `new` of `total` cached tokens over all of them.
 ///
 /// `queries` is `[new, stride]` with the queries first in each row; `keys` and `values` are
-/// `[total, kv_width]`; writes `[new, query_width]`.
+/// `[total, kv_width]`; writes `[new, query_width]`. With a `window`, each token sees itself and the
+/// `window - 1` before it.
+#[allow(clippy::too_many_arguments, reason = "a kernel's operands and their strides")]
 pub(crate) fn attention_with_cache(
     out: &mut [f32],
     queries: &[f32],
@@ -64,24 +66,20 @@ pub(crate) fn attention_with_cache(
     values: &[f32],
     new: usize,
     shape: AttentionShape,
+    window: Option<usize>,
 ) {
     let (width, kv_width, dim) = (shape.query_width(), shape.kv_width(), shape.head_dim);
     let total = keys.len() / kv_width;
     let mut by_head = vec![0.0; new * width]; // [heads, new, head_dim]
     let one_head = |(head, out): (usize, &mut [f32])| {
         let kv = shape.kv_head(head) * dim;
+        let query = &queries[head * dim..];
         if new == 1 {
-            decode_head(
-                out,
-                &queries[head * dim..][..dim],
-                &keys[kv..],
-                &values[kv..],
-                kv_width,
-                total,
-                shape,
-            );
+            let from = first_seen(total - 1, window);
+            let (keys, values) = (&keys[from * kv_width + kv..], &values[from * kv_width + kv..]);
+            decode_head(out, &query[..dim], keys, values, kv_width, total - from, shape);
         } else {
-            prefill_head(out, &queries[head * dim..], stride, &keys[kv..], &values[kv..], new, total, shape);
+            prefill_head(out, query, stride, &keys[kv..], &values[kv..], new, total, shape, window);
         }
     };
     if new * total * width >= WORTH_A_THREAD {
@@ -126,40 +124,59 @@ fn prefill_head(
     new: usize,
     total: usize,
     shape: AttentionShape,
+    window: Option<usize>,
 ) {
     let (dim, kv_width) = (shape.head_dim, shape.kv_width());
     let before = total - new;
     let mut scores = vec![0.0; QUERY_BLOCK.min(new) * total];
     for begin in (0..new).step_by(QUERY_BLOCK) {
         let rows = QUERY_BLOCK.min(new - begin);
-        let seen = before + begin + rows; // keys that the block's last row may look at
+        // From the first key that the block's first row may look at to the last of its last row.
+        let from = first_seen(before + begin, window);
+        let seen = before + begin + rows - from;
         let scores = &mut scores[..rows * seen];
         let query = Mat::strided(&queries[begin * stride..], rows, dim, stride);
-        let key = Mat::strided(keys, seen, dim, kv_width);
+        let key = Mat::strided(&keys[from * kv_width..], seen, dim, kv_width);
         matmul(MatMut::new(scores, rows, seen), false, shape.scale(), query, key.t(), Threads::One);
-        mask_and_normalise(scores, seen, before + begin);
-        let value = Mat::strided(values, seen, dim, kv_width);
+        mask_and_normalise(scores, seen, before + begin - from, window);
+        let value = Mat::strided(&values[from * kv_width..], seen, dim, kv_width);
         let out = MatMut::new(&mut out[begin * dim..][..rows * dim], rows, dim);
         matmul(out, false, 1.0, Mat::new(scores, rows, seen), value, Threads::One);
     }
 }
 
-/// Softmax of each row over the keys up to its own position; later keys get probability 0.
-fn mask_and_normalise(scores: &mut [f32], width: usize, first_position: usize) {
+/// The first key that the token at `position` may look at.
+fn first_seen(position: usize, window: Option<usize>) -> usize {
+    window.map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
+/// Softmax of each row over the keys up to its own position and within the window; the others get
+/// probability 0.
+fn mask_and_normalise(scores: &mut [f32], width: usize, first_position: usize, window: Option<usize>) {
     for (row, scores) in scores.chunks_exact_mut(width).enumerate() {
-        let (seen, later) = scores.split_at_mut((first_position + row + 1).min(width));
+        let position = first_position + row;
+        let (seen, later) = scores.split_at_mut((position + 1).min(width));
+        let (earlier, seen) = seen.split_at_mut(first_seen(position, window));
         softmax_in_place(seen);
+        earlier.fill(0.0);
         later.fill(0.0);
     }
 }
 
 /// Attention of one whole sequence for training: `qkv` `[time, qkv_width]` to `out` `[time, query_width]`.
-pub(crate) fn attention_forward(out: &mut [f32], qkv: &[f32], time: usize, shape: AttentionShape) {
+/// With a `window`, each token sees itself and the `window - 1` before it.
+pub(crate) fn attention_forward(
+    out: &mut [f32],
+    qkv: &[f32],
+    time: usize,
+    shape: AttentionShape,
+    window: Option<usize>,
+) {
     let (dim, stride, width) = (shape.head_dim, shape.qkv_width(), shape.query_width());
     let mut probabilities = vec![0.0; time * time];
     for head in 0..shape.heads {
         let (_, _, value) = views(qkv, time, head, shape);
-        attention_probabilities(&mut probabilities, qkv, time, head, shape);
+        attention_probabilities(&mut probabilities, qkv, time, head, shape, window);
         let out = MatMut::strided(&mut out[head * dim..], time, dim, width);
         matmul(out, false, 1.0, Mat::new(&probabilities, time, time), value, Threads::One);
     }
@@ -175,11 +192,18 @@ fn views(qkv: &[f32], time: usize, head: usize, shape: AttentionShape) -> (Mat<'
     (view(head * dim), view(key_at), view(value_at))
 }
 
-/// `softmax(Q Kᵀ / √d)` of one head, causal: `[time, time]`.
-fn attention_probabilities(p: &mut [f32], qkv: &[f32], time: usize, head: usize, shape: AttentionShape) {
+/// `softmax(Q Kᵀ / √d)` of one head, causal and within the window: `[time, time]`.
+fn attention_probabilities(
+    p: &mut [f32],
+    qkv: &[f32],
+    time: usize,
+    head: usize,
+    shape: AttentionShape,
+    window: Option<usize>,
+) {
     let (query, key, _) = views(qkv, time, head, shape);
     matmul(MatMut::new(p, time, time), false, shape.scale(), query, key.t(), Threads::One);
-    mask_and_normalise(p, time, 0);
+    mask_and_normalise(p, time, 0, window);
 }
 
 /// Gradient of [`attention_forward`]: adds `∂L/∂qkv` to `d_qkv` from `d_out` `[time, query_width]`.
@@ -192,6 +216,7 @@ pub(crate) fn attention_backward(
     qkv: &[f32],
     time: usize,
     shape: AttentionShape,
+    window: Option<usize>,
 ) {
     let (dim, stride, width) = (shape.head_dim, shape.qkv_width(), shape.query_width());
     let (mut p, mut ds) = (vec![0.0; time * time], vec![0.0; time * time]);
@@ -199,7 +224,7 @@ pub(crate) fn attention_backward(
         let (query, key, value) = views(qkv, time, head, shape);
         let key_at = width + shape.kv_head(head) * dim;
         let value_at = key_at + shape.kv_width();
-        attention_probabilities(&mut p, qkv, time, head, shape);
+        attention_probabilities(&mut p, qkv, time, head, shape, window);
         let d_head = Mat::strided(&d_out[head * dim..], time, dim, width);
         matmul(MatMut::new(&mut ds, time, time), false, 1.0, d_head, value.t(), Threads::One);
         let probabilities = Mat::new(&p, time, time);
@@ -230,7 +255,7 @@ mod tests {
     }
 
     /// Straight from the definition, one scalar at a time.
-    fn naive(qkv: &[f32], time: usize) -> Vec<f32> {
+    fn naive(qkv: &[f32], time: usize, window: usize) -> Vec<f32> {
         let (dim, stride) = (SHAPE.head_dim, SHAPE.qkv_width());
         let mut out = vec![0.0; time * SHAPE.query_width()];
         for head in 0..SHAPE.heads {
@@ -241,6 +266,9 @@ mod tests {
             for t in 0..time {
                 let weights: Vec<f32> = (0..=t)
                     .map(|s| {
+                        if t - s >= window {
+                            return 0.0;
+                        }
                         let score: f32 = (0..dim)
                             .map(|i| qkv[t * stride + head * dim + i] * qkv[s * stride + k + i])
                             .sum();
@@ -257,24 +285,55 @@ mod tests {
         out
     }
 
+    /// The last of `chunks` of new tokens after another, through the cache.
+    fn through_the_cache(qkv: &[f32], chunks: &[usize], window: Option<usize>) -> Vec<f32> {
+        let (stride, width, kv) = (SHAPE.qkv_width(), SHAPE.query_width(), SHAPE.kv_width());
+        let (mut out, mut keys, mut held) = (Vec::new(), Vec::new(), Vec::new());
+        let mut rest = qkv;
+        for &new in chunks {
+            let (chunk, later) = rest.split_at(new * stride);
+            for row in chunk.chunks_exact(stride) {
+                keys.extend_from_slice(&row[width..width + kv]);
+                held.extend_from_slice(&row[width + kv..]);
+            }
+            let mut part = vec![0.0; new * width];
+            attention_with_cache(&mut part, chunk, stride, &keys, &held, new, SHAPE, window);
+            out.extend(part);
+            rest = later;
+        }
+        out
+    }
+
+    /// A window as long as the text or longer is none; one of 1 sees the token itself alone.
     #[test]
     fn forward_and_cached_steps_equal_the_naive_definition() {
-        let (time, stride, kv) = (11, SHAPE.qkv_width(), SHAPE.kv_width());
-        let qkv = values(time * stride, 17);
-        let expected = naive(&qkv, time);
-        let mut out = vec![0.0; expected.len()];
-        attention_forward(&mut out, &qkv, time, SHAPE);
-        let part = |from: usize| -> Vec<f32> {
-            qkv.chunks_exact(stride).flat_map(|row| row[from..from + kv].to_vec()).collect()
-        };
-        let (keys, held) = (part(SHAPE.query_width()), part(SHAPE.query_width() + kv));
-        let mut cached = vec![0.0; expected.len()];
-        let (first, second) = cached.split_at_mut(10 * SHAPE.query_width());
-        attention_with_cache(first, &qkv, stride, &keys[..10 * kv], &held[..10 * kv], 10, SHAPE);
-        attention_with_cache(second, &qkv[10 * stride..], stride, &keys, &held, 1, SHAPE);
-        for ((out, cached), expected) in out.iter().zip(&cached).zip(&expected) {
-            assert!((out - expected).abs() < 1e-5, "{out} instead of {expected}");
-            assert!((cached - expected).abs() < 1e-5, "{cached} instead of {expected}");
+        let time = 11;
+        let qkv = values(time * SHAPE.qkv_width(), 17);
+        for window in [None, Some(1), Some(2), Some(3), Some(7), Some(11), Some(500)] {
+            let expected = naive(&qkv, time, window.unwrap_or(time));
+            let mut out = vec![0.0; expected.len()];
+            attention_forward(&mut out, &qkv, time, SHAPE, window);
+            for chunks in [&[10, 1][..], &[4, 5, 1, 1], &[11], &[1, 2, 8]] {
+                let cached = through_the_cache(&qkv, chunks, window);
+                for ((out, cached), expected) in out.iter().zip(&cached).zip(&expected) {
+                    assert!((out - expected).abs() < 1e-5, "{window:?}: {out} instead of {expected}");
+                    assert!((cached - expected).abs() < 1e-5, "{window:?}: {cached} instead of {expected}");
+                }
+            }
+        }
+    }
+
+    /// Longer than a block of queries, so that blocks begin beyond the first key.
+    #[test]
+    fn a_long_prompt_in_blocks_equals_the_naive_definition() {
+        let time = 2 * QUERY_BLOCK + 9;
+        let qkv = values(time * SHAPE.qkv_width(), 29);
+        for window in [None, Some(5), Some(QUERY_BLOCK + 3)] {
+            let expected = naive(&qkv, time, window.unwrap_or(time));
+            let cached = through_the_cache(&qkv, &[time], window);
+            for (cached, expected) in cached.iter().zip(&expected) {
+                assert!((cached - expected).abs() < 1e-5, "{window:?}: {cached} instead of {expected}");
+            }
         }
     }
 
@@ -283,22 +342,22 @@ mod tests {
         let time = 5;
         let qkv = values(time * SHAPE.qkv_width(), 23);
         let weight = values(time * SHAPE.query_width(), 11);
-        let loss = |qkv: &[f32]| -> f64 {
-            naive(qkv, time).iter().zip(&weight).map(|(o, w)| f64::from(o * w)).sum()
-        };
-        let mut gradient = vec![0.0; qkv.len()];
-        attention_backward(&mut gradient, &weight, &qkv, time, SHAPE);
-        let h = 1e-2;
-        for i in 0..qkv.len() {
-            let (mut up, mut down) = (qkv.clone(), qkv.clone());
-            up[i] += h;
-            down[i] -= h;
-            let expected = (loss(&up) - loss(&down)) / f64::from(2.0 * h);
-            assert!(
-                (f64::from(gradient[i]) - expected).abs() < 2e-3,
-                "{i}: {} instead of {expected}",
-                gradient[i]
-            );
+        for window in [None, Some(2)] {
+            let loss = |qkv: &[f32]| -> f64 {
+                let out = naive(qkv, time, window.unwrap_or(time));
+                out.iter().zip(&weight).map(|(o, w)| f64::from(o * w)).sum()
+            };
+            let mut gradient = vec![0.0; qkv.len()];
+            attention_backward(&mut gradient, &weight, &qkv, time, SHAPE, window);
+            let h = 1e-2;
+            for i in 0..qkv.len() {
+                let (mut up, mut down) = (qkv.clone(), qkv.clone());
+                up[i] += h;
+                down[i] -= h;
+                let expected = (loss(&up) - loss(&down)) / f64::from(2.0 * h);
+                let ours = f64::from(gradient[i]);
+                assert!((ours - expected).abs() < 2e-3, "{window:?} at {i}: {ours} instead of {expected}");
+            }
         }
     }
 }

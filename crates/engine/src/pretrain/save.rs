@@ -70,7 +70,7 @@ fn serialize(config: &ModelConfig, weights: &AdapterWeights) -> Result<Vec<u8>> 
     );
     add("model.norm.weight".into(), vec![hidden], weights.norm.as_deref().ok_or_else(missing)?);
     for (at, layer) in weights.layers.iter().enumerate() {
-        for projection in Projection::ALL {
+        for &projection in Projection::all(config) {
             let stacked = layer.slot(projection.slot()).replacement.as_deref().ok_or_else(missing)?;
             let (rows, d_in) = (projection.rows(config), projection.d_in(config));
             let name = format!("model.layers.{at}.{}.{}.weight", projection.parent(), projection.name());

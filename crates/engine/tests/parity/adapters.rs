@@ -26,6 +26,17 @@ fn a_trained_embedding_that_is_tied_and_trained_norms() {
     check("saved");
 }
 
+#[test]
+fn one_low_rank_matrix_over_gate_and_up_and_trained_norms_behind_the_branches() {
+    check("glm4");
+}
+
+#[test]
+fn low_rank_matrices_beside_sliding_windows() {
+    check("mistral");
+    check("qwen2_windowed");
+}
+
 /// Base, adapter, base, adapter: each sequence of a batch is answered by its own version.
 #[test]
 fn versions_that_share_a_batch_do_not_touch_one_another() {

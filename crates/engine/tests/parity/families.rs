@@ -40,7 +40,28 @@ macro_rules! family {
     };
 }
 
-family!(llama, llama31, llama_bf16, llama_biased, qwen2, qwen2_tied, qwen2_yarn, qwen3, qwen3_sharded,);
+family!(
+    llama,
+    llama31,
+    llama32_tied,
+    llama_bf16,
+    llama_biased,
+    llama_dynamic,
+    llama_linear,
+    mistral,
+    mistral_full,
+    qwen2,
+    qwen2_tied,
+    qwen2_windowed,
+    qwen2_yarn,
+    qwen3,
+    qwen3_sharded,
+    qwen3_windowed,
+    glm,
+    glm_tied,
+    glm4,
+    glm4_yarn,
+);
 
 /// `rope_theta` and `rope_scaling` beside each other, as transformers 4 wrote them, mean the same model.
 #[test]

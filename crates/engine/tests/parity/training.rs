@@ -116,3 +116,14 @@ fn losses_of_low_rank_matrices_equal_pytorch_s() {
 fn losses_with_embedding_and_norms_equal_pytorch_s() {
     check("saved");
 }
+
+#[test]
+fn losses_of_a_fused_gate_and_up_with_embedding_and_norms_equal_pytorch_s() {
+    check("glm4");
+}
+
+#[test]
+fn losses_through_sliding_windows_equal_pytorch_s() {
+    check("mistral");
+    check("qwen2_windowed");
+}
