@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use autoglm_domain::HyperParameters;
 
-use crate::{EngineError, ModelConfig, Result, model::Model, weights::LayerWeights};
+use crate::{EngineError, ModelConfig, Result, kernels::Matrix, model::Model, weights::LayerWeights};
 
 /// A projection that can carry an adapter, by its name in Hugging Face's models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,7 +214,7 @@ impl AdapterWeights {
         Ok(Self {
             scale: if rank == 0 { 0.0 } else { hyper.alpha / hyper.rank as f32 },
             layers,
-            embed: hyper.train_embedding.then(|| base.embed.clone()),
+            embed: hyper.train_embedding.then(|| base.embed.to_rows()),
             norm: hyper.train_norms.then(|| base.norm.clone()),
         })
     }
@@ -223,7 +223,7 @@ impl AdapterWeights {
     pub(crate) fn everything(model: &Model) -> Self {
         let base = model.weights();
         let replaced =
-            |weight: &Vec<f32>| SlotChange { loras: Vec::new(), replacement: Some(weight.clone()) };
+            |weight: &Matrix| SlotChange { loras: Vec::new(), replacement: Some(weight.to_rows()) };
         let layers = base
             .layers
             .iter()
@@ -240,7 +240,7 @@ impl AdapterWeights {
                 mlp_out_norm: layer.mlp_out_norm.clone(),
             })
             .collect();
-        Self { scale: 0.0, layers, embed: Some(base.embed.clone()), norm: Some(base.norm.clone()) }
+        Self { scale: 0.0, layers, embed: Some(base.embed.to_rows()), norm: Some(base.norm.clone()) }
     }
 
     /// The same tensors, all zero.

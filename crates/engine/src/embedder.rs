@@ -42,15 +42,16 @@ impl ModelEmbedder {
         let mut ids = self.codec.tokenizer().encode(text, false)?;
         ids.truncate(self.model.config().max_position_embeddings);
         let hidden = self.model.config().hidden_size;
-        let mut sum = vec![0.0; hidden];
+        let (mut sum, mut row) = (vec![0.0; hidden], vec![0.0; hidden]);
         if !ids.is_empty() {
             let table = &self.model.weights().embed;
             for &id in &ids {
                 let weight = self.weights.get(id as usize).copied().unwrap_or(1.0);
-                let row = table.get(id as usize * hidden..(id as usize + 1) * hidden);
-                let row =
-                    row.ok_or_else(|| EngineError::Tokenizer(format!("token {id} has no embedding")))?;
-                for ((sum, value), mean) in sum.iter_mut().zip(row).zip(&self.mean) {
+                if id as usize >= table.shape().0 {
+                    return Err(EngineError::Tokenizer(format!("token {id} has no embedding")));
+                }
+                table.row(id as usize, &mut row);
+                for ((sum, value), mean) in sum.iter_mut().zip(&row).zip(&self.mean) {
                     *sum += weight * (value - mean);
                 }
             }
@@ -69,7 +70,7 @@ impl ModelEmbedder {
 fn common_direction(model: &Model) -> Vec<f32> {
     let hidden = model.config().hidden_size;
     let mut mean = vec![0.0; hidden];
-    for row in model.weights().embed.chunks_exact(hidden) {
+    for row in model.weights().embed.to_rows().chunks_exact(hidden) {
         crate::kernels::add_assign(&mut mean, row);
     }
     let rows = model.config().vocab_size as f32;

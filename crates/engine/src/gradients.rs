@@ -10,8 +10,9 @@ use std::ops::Range;
 use crate::{
     adapter::{AdapterWeights, LayerChange, SlotChange},
     kernels::{
-        AttentionShape, Mat, MatMut, RotaryTable, Threads, add_assign, attention_backward, attention_forward,
-        cross_entropy_row, matmul, rms_norm, rms_norm_backward, rotate, rotate_back, swiglu, swiglu_backward,
+        AttentionShape, Mat, MatMut, RotaryTable, Threads, Weights, add_assign, attention_backward,
+        attention_forward, cross_entropy_row, matmul, rms_norm, rms_norm_backward, rotate, rotate_back,
+        swiglu, swiglu_backward,
     },
     model::{Model, normalise_heads},
     scratch::{Buffer, Scratch},
@@ -128,10 +129,10 @@ impl<'a> Pass<'a> {
 
     fn embed(&self, batch: &PackedBatch) -> Buffer<'a> {
         let hidden = self.model.config().hidden_size;
-        let table = self.adapter.embed.as_deref().unwrap_or(&self.model.weights().embed);
+        let table = Weights::of(&self.model.weights().embed, self.adapter.embed.as_deref());
         let mut x = self.scratch.take(batch.tokens.len() * hidden);
         for (x, &token) in x.chunks_exact_mut(hidden).zip(&batch.tokens) {
-            x.copy_from_slice(&table[token as usize * hidden..][..hidden]);
+            table.row(token as usize, x);
         }
         x
     }
@@ -313,8 +314,7 @@ impl<'a> Pass<'a> {
             rms_norm(&mut normed, &rows, norm, eps);
             let logits = &mut logits[..count * vocab];
             let normed_view = Mat::new(&normed, count, hidden);
-            let weight = Mat::new(output, vocab, hidden);
-            matmul(MatMut::new(logits, count, vocab), false, 1.0, normed_view, weight.t(), self.threads);
+            output.multiply(logits, &normed, hidden, self.threads);
             for (logits, target) in logits.chunks_exact_mut(vocab).zip(targets) {
                 let nats = cross_entropy_row(logits, target.token as usize, target.weight);
                 loss += f64::from(nats) * f64::from(target.weight);
@@ -322,7 +322,7 @@ impl<'a> Pass<'a> {
             let Some(gradients) = gradients.as_deref_mut() else { continue };
             let d_logits = Mat::new(logits, count, vocab);
             let mut d_normed = self.scratch.take(rows.len());
-            matmul(MatMut::new(&mut d_normed, count, hidden), false, 1.0, d_logits, weight, self.threads);
+            output.multiply_back(&mut d_normed, logits, hidden, self.threads);
             if let (true, Some(d_embed)) = (tied, &mut gradients.embed) {
                 matmul(
                     MatMut::new(d_embed, vocab, hidden),
@@ -346,10 +346,9 @@ impl<'a> Pass<'a> {
     fn linear(&self, x: &[f32], base: &Linear, change: &SlotChange) -> (Buffer<'a>, Vec<Buffer<'a>>) {
         let rows = x.len() / base.d_in;
         let mut y = self.scratch.take(rows * base.d_out);
-        let weight = change.replacement.as_deref().unwrap_or(&base.weight);
+        let weight = Weights::of(&base.weight, change.replacement.as_deref());
+        weight.multiply(&mut y, x, base.d_in, self.threads);
         let x = Mat::new(x, rows, base.d_in);
-        let weight = Mat::new(weight, base.d_out, base.d_in);
-        matmul(MatMut::new(&mut y, rows, base.d_out), false, 1.0, x, weight.t(), self.threads);
         let mut lows = Vec::with_capacity(change.loras.len());
         for lora in &change.loras {
             let mut low = self.scratch.take(rows * lora.rank);
@@ -379,12 +378,11 @@ impl<'a> Pass<'a> {
         gradients: &mut SlotChange,
     ) -> Buffer<'a> {
         let rows = x.len() / base.d_in;
-        let weight = change.replacement.as_deref().unwrap_or(&base.weight);
+        let weight = Weights::of(&base.weight, change.replacement.as_deref());
         let mut dx = self.scratch.take(x.len());
+        weight.multiply_back(&mut dx, dy, base.d_in, self.threads);
         let x = Mat::new(x, rows, base.d_in);
         let dy_view = Mat::new(dy, rows, base.d_out);
-        let weight = Mat::new(weight, base.d_out, base.d_in);
-        matmul(MatMut::new(&mut dx, rows, base.d_in), false, 1.0, dy_view, weight, self.threads);
         if let Some(d_weight) = &mut gradients.replacement {
             matmul(MatMut::new(d_weight, base.d_out, base.d_in), true, 1.0, dy_view.t(), x, self.threads);
         }

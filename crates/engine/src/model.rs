@@ -9,7 +9,7 @@ use crate::{
     Decoder, EngineError, ModelConfig, Result, SequenceStep,
     adapter::{AdapterWeights, LayerChange, Slot},
     kernels::{
-        AttentionShape, Mat, MatMut, RotaryTable, Threads, add_assign, attention_with_cache, matmul,
+        AttentionShape, Mat, MatMut, RotaryTable, Threads, Weights, add_assign, attention_with_cache, matmul,
         rms_norm, rotate, swiglu,
     },
     rope::rope_frequencies,
@@ -108,6 +108,11 @@ impl Model {
         self.hash
     }
 
+    /// Bytes of memory that the base's matrices take.
+    pub fn weight_bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+
     pub(crate) fn weights(&self) -> &BaseWeights {
         &self.weights
     }
@@ -195,9 +200,9 @@ impl Model {
         let mut x = self.scratch.take(rows * hidden);
         let mut into = x.chunks_exact_mut(hidden);
         for &at in order {
-            let table = batch[at].adapter.and_then(|a| a.embed.as_deref()).unwrap_or(&self.weights.embed);
+            let table = Weights::of(&self.weights.embed, batch[at].adapter.and_then(|a| a.embed.as_deref()));
             for (&token, row) in batch[at].tokens.iter().zip(into.by_ref()) {
-                row.copy_from_slice(&table[token as usize * hidden..][..hidden]);
+                table.row(token as usize, row);
             }
         }
         x
@@ -283,15 +288,15 @@ impl Model {
             group.layer(layer).is_some_and(|change| change.slot(slot).replacement.is_some())
         };
         if !groups.iter().any(replaced) {
-            product(&mut y, x, &base.weight, base.d_in, base.d_out);
+            base.weight.multiply(&mut y, x, Threads::All);
         }
         for group in groups {
             let x = &x[group.rows.start * base.d_in..group.rows.end * base.d_in];
             let y = &mut y[group.rows.start * base.d_out..group.rows.end * base.d_out];
             let change = group.layer(layer).map(|change| change.slot(slot));
             if groups.iter().any(replaced) {
-                let weight = change.and_then(|change| change.replacement.as_deref()).unwrap_or(&base.weight);
-                product(y, x, weight, base.d_in, base.d_out);
+                let trained = change.and_then(|change| change.replacement.as_deref());
+                Weights::of(&base.weight, trained).multiply(y, x, base.d_in, Threads::All);
             }
             let scale = group.adapter.map_or(0.0, |adapter| adapter.scale);
             for lora in change.map_or(&[][..], |change| &change.loras) {
@@ -339,29 +344,30 @@ impl Model {
             total += wanted(sequence);
         }
         let mut logits = vec![0.0; total * vocab];
-        let mut rows: Vec<f32> = Vec::new();
         let mut at = 0;
         while at < order.len() {
-            let adapter = batch[order[at]].adapter;
-            let norm = adapter.and_then(|a| a.norm.as_deref()).unwrap_or(&self.weights.norm);
-            let output = self.output(adapter);
-            rows.clear();
+            // Adapters that leave the output matrix alone share its product.
+            let output = self.output(batch[order[at]].adapter);
+            let mut rows: Vec<f32> = Vec::new();
             let mut targets = Vec::new();
-            while at < order.len() && same(batch[order[at]].adapter, adapter) {
+            while at < order.len() && self.output(batch[order[at]].adapter).is(output) {
                 let sequence = &batch[order[at]];
                 let count = wanted(sequence);
                 let end = starts[at] + sequence.tokens.len();
-                rows.extend_from_slice(&x[(end - count) * hidden..end * hidden]);
+                let norm = sequence.adapter.and_then(|a| a.norm.as_deref()).unwrap_or(&self.weights.norm);
+                let from = rows.len();
+                rows.resize(from + count * hidden, 0.0);
+                let x = &x[(end - count) * hidden..end * hidden];
+                rms_norm(&mut rows[from..], x, norm, self.config.rms_norm_eps);
                 targets.extend(places[order[at]]..places[order[at]] + count);
                 at += 1;
             }
-            let count = targets.len();
-            let mut normed = vec![0.0; rows.len()];
-            rms_norm(&mut normed, &rows, norm, self.config.rms_norm_eps);
-            let mut part = vec![0.0; count * vocab];
-            let weight = Mat::new(output, vocab, hidden).t();
-            let product = MatMut::new(&mut part, count, vocab);
-            matmul(product, false, 1.0, Mat::new(&normed, count, hidden), weight, Threads::All);
+            if targets.iter().enumerate().all(|(row, target)| row == *target) && targets.len() == total {
+                output.multiply(&mut logits, &rows, hidden, Threads::All);
+                return logits;
+            }
+            let mut part = self.scratch.take(targets.len() * vocab);
+            output.multiply(&mut part, &rows, hidden, Threads::All);
             for (row, target) in part.chunks_exact(vocab).zip(targets) {
                 logits[target * vocab..][..vocab].copy_from_slice(row);
             }
@@ -370,11 +376,9 @@ impl Model {
     }
 
     /// The matrix that turns hidden states into logits, with the adapter's embedding where it is tied.
-    pub(crate) fn output<'a>(&'a self, adapter: Option<&'a AdapterWeights>) -> &'a [f32] {
-        match (&self.weights.lm_head, adapter.and_then(|a| a.embed.as_deref())) {
-            (None, Some(embed)) => embed,
-            _ => self.weights.output(),
-        }
+    pub(crate) fn output<'a>(&'a self, adapter: Option<&'a AdapterWeights>) -> Weights<'a> {
+        let trained = adapter.and_then(|adapter| adapter.embed.as_deref());
+        Weights::of(self.weights.output(), if self.weights.lm_head.is_none() { trained } else { None })
     }
 
     /// Hidden states after the final norm, for every token of `tokens`: `[tokens, hidden]`.

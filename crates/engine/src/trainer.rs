@@ -91,7 +91,7 @@ impl LoraTrainer {
         let mut weights = peft::read(&self.model, parent)?;
         let base = self.model.weights();
         if job.hyper.train_embedding && weights.embed.is_none() {
-            weights.embed = Some(base.embed.clone());
+            weights.embed = Some(base.embed.to_rows());
         }
         if job.hyper.train_norms && weights.norm.is_none() {
             weights.norm = Some(base.norm.clone());

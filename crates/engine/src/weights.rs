@@ -1,5 +1,5 @@
-//! Base weights: read from safetensors in Hugging Face's names, kept as `f32` with the projections of a
-//! layer that share an input stacked into one matrix.
+//! Base weights: read from safetensors in Hugging Face's names, with the projections of a layer that share an
+//! input stacked into one matrix.
 
 use std::{
     collections::HashMap,
@@ -11,12 +11,12 @@ use candle_core::{DType, Device, Tensor};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{EngineError, ModelConfig, Result, adapter::AdapterWeights};
+use crate::{EngineError, ModelConfig, Result, adapter::AdapterWeights, kernels::Matrix};
 
 /// One linear layer `y = x Wᵀ + b`.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
-    pub(crate) weight: Vec<f32>,       // [d_out, d_in]
+    pub(crate) weight: Matrix,         // [d_out, d_in]
     pub(crate) bias: Option<Vec<f32>>, // [d_out]
     pub(crate) d_in: usize,
     pub(crate) d_out: usize,
@@ -40,10 +40,10 @@ pub(crate) struct LayerWeights {
 /// All weights of a model.
 #[derive(Debug, Clone)]
 pub(crate) struct BaseWeights {
-    pub(crate) embed: Vec<f32>, // [vocab, hidden]
+    pub(crate) embed: Matrix, // [vocab, hidden]
     pub(crate) layers: Vec<LayerWeights>,
-    pub(crate) norm: Vec<f32>,            // [hidden]
-    pub(crate) lm_head: Option<Vec<f32>>, // [vocab, hidden]; `None` when tied to `embed`
+    pub(crate) norm: Vec<f32>,          // [hidden]
+    pub(crate) lm_head: Option<Matrix>, // [vocab, hidden]; `None` when tied to `embed`
 }
 
 impl BaseWeights {
@@ -60,6 +60,7 @@ impl BaseWeights {
     fn assemble(tensors: &mut Tensors, config: &ModelConfig) -> Result<Self> {
         let hidden = config.hidden_size;
         let embed = tensors.take("model.embed_tokens.weight", &[config.vocab_size, hidden])?;
+        let embed = Matrix::f32(&embed, config.vocab_size, hidden);
         let layers = (0..config.num_layers)
             .map(|layer| LayerWeights::assemble(tensors, config, &format!("model.layers.{layer}")))
             .collect::<Result<_>>()?;
@@ -68,7 +69,8 @@ impl BaseWeights {
             tensors.0.remove("lm_head.weight");
             None
         } else {
-            Some(tensors.take("lm_head.weight", &[config.vocab_size, hidden])?)
+            let values = tensors.take("lm_head.weight", &[config.vocab_size, hidden])?;
+            Some(Matrix::f32(&values, config.vocab_size, hidden))
         };
         tensors.0.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
         if let Some(name) = tensors.0.keys().min() {
@@ -80,9 +82,19 @@ impl BaseWeights {
         Ok(Self { embed, layers, norm, lm_head })
     }
 
+    /// Bytes of memory that the matrices take.
+    pub(crate) fn bytes(&self) -> usize {
+        let layer = |layer: &LayerWeights| {
+            let linears = [&layer.qkv, &layer.o, &layer.gate_up, &layer.down];
+            linears.iter().map(|linear| linear.weight.bytes()).sum::<usize>()
+        };
+        let head = self.lm_head.as_ref().map_or(0, Matrix::bytes);
+        self.embed.bytes() + head + self.layers.iter().map(layer).sum::<usize>()
+    }
+
     /// The matrix that turns hidden states into logits: `[vocab, hidden]`.
-    pub(crate) fn output(&self) -> &[f32] {
-        self.lm_head.as_deref().unwrap_or(&self.embed)
+    pub(crate) fn output(&self) -> &Matrix {
+        self.lm_head.as_ref().unwrap_or(&self.embed)
     }
 }
 
@@ -146,14 +158,15 @@ impl Tensors {
     /// Several projections of one input as one matrix.
     fn stack(&mut self, prefix: &str, parts: &[(&str, usize)], d_in: usize, bias: bool) -> Result<Linear> {
         let d_out = parts.iter().map(|(_, rows)| rows).sum();
-        let mut weight = Vec::with_capacity(d_out * d_in);
+        let mut values = Vec::with_capacity(d_out * d_in);
         let mut biases = Vec::new();
         for (name, rows) in parts {
-            weight.extend(self.take(&format!("{prefix}.{name}.weight"), &[*rows, d_in])?);
+            values.extend(self.take(&format!("{prefix}.{name}.weight"), &[*rows, d_in])?);
             if bias {
                 biases.extend(self.take(&format!("{prefix}.{name}.bias"), &[*rows])?);
             }
         }
+        let weight = Matrix::f32(&values, d_out, d_in);
         Ok(Linear { weight, bias: bias.then_some(biases), d_in, d_out })
     }
 }
@@ -220,12 +233,12 @@ impl BaseWeights {
             bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             hashes.extend_from_slice(&autoglm_domain::ContentHash::of(&bytes).0);
         };
-        add(&self.embed);
+        add(&self.embed.to_rows());
         for layer in &self.layers {
             add(&layer.input_norm);
             add(&layer.post_norm);
             for linear in [&layer.qkv, &layer.o, &layer.gate_up, &layer.down] {
-                add(&linear.weight);
+                add(&linear.weight.to_rows());
                 add(linear.bias.as_deref().unwrap_or(&[]));
             }
             for norm in [&layer.q_norm, &layer.k_norm] {
@@ -237,7 +250,7 @@ impl BaseWeights {
             }
         }
         add(&self.norm);
-        add(self.lm_head.as_deref().unwrap_or(&[]));
+        add(&self.lm_head.as_ref().map(Matrix::to_rows).unwrap_or_default());
         autoglm_domain::ContentHash::of(&hashes)
     }
 }
@@ -253,9 +266,9 @@ impl BaseWeights {
         };
         let (hidden, dim, width) = (config.hidden_size, config.head_dim, config.intermediate_size);
         let (queries, keys) = (config.num_heads * dim, config.num_kv_heads * dim);
-        let embed = normal(config.vocab_size * hidden, 1.0);
+        let embed = Matrix::f32(&normal(config.vocab_size * hidden, 1.0), config.vocab_size, hidden);
         let mut linear = |d_out: usize, d_in: usize, scale: f32, bias: bool| Linear {
-            weight: normal(d_out * d_in, scale),
+            weight: Matrix::f32(&normal(d_out * d_in, scale), d_out, d_in),
             bias: bias.then(|| vec![0.0; d_out]),
             d_in,
             d_out,
@@ -288,7 +301,9 @@ impl BaseWeights {
                 (&mut layer.down, change.down),
             ];
             for (linear, slot) in slots {
-                linear.weight = slot.replacement.unwrap_or(std::mem::take(&mut linear.weight));
+                if let Some(values) = slot.replacement {
+                    linear.weight = Matrix::f32(&values, linear.d_out, linear.d_in);
+                }
             }
             layer.input_norm = change.input_norm.unwrap_or(std::mem::take(&mut layer.input_norm));
             layer.post_norm = change.post_norm.unwrap_or(std::mem::take(&mut layer.post_norm));
@@ -297,7 +312,10 @@ impl BaseWeights {
             layer.attention_out_norm = change.attention_out_norm.or(layer.attention_out_norm.take());
             layer.mlp_out_norm = change.mlp_out_norm.or(layer.mlp_out_norm.take());
         }
-        weights.embed = trained.embed.unwrap_or(weights.embed);
+        if let Some(values) = trained.embed {
+            let (vocab, hidden) = weights.embed.shape();
+            weights.embed = Matrix::f32(&values, vocab, hidden);
+        }
         weights.norm = trained.norm.unwrap_or(weights.norm);
         weights
     }

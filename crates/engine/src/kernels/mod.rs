@@ -6,18 +6,25 @@
 
 mod activation;
 mod attention;
+mod cpu;
 mod dispatch;
 mod dot;
+mod f32_panels;
 mod matmul;
+mod matrix;
 mod norm;
+mod panels;
 mod rope;
 mod softmax;
 
 pub(crate) use activation::{add_assign, swiglu, swiglu_backward};
 pub(crate) use attention::{AttentionShape, attention_backward, attention_forward, attention_with_cache};
+pub(crate) use cpu::Cpu;
 pub(crate) use dispatch::vectorized;
 pub(crate) use dot::dot;
+pub(crate) use f32_panels::F32Panels;
 pub(crate) use matmul::{Mat, MatMut, Threads, matmul};
+pub(crate) use matrix::{Matrix, Weights};
 pub(crate) use norm::{rms_norm, rms_norm_backward};
 pub(crate) use rope::{RotaryTable, rotate, rotate_back};
 pub(crate) use softmax::{cross_entropy_row, softmax_in_place};
