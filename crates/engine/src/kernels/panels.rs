@@ -1,0 +1,338 @@
+//! Products with a weight matrix that lies in *panels*: 32 of its rows side by side, interleaved along the input.
+//!
+//! A panel is what one pass of a kernel needs, in the order in which it is needed, so that few rows of input
+//! stream it from memory and many rows find it in cache, without packing anything at run time. Every element of
+//! a result is summed along the input in one fixed order, whatever the number of rows: a sequence's numbers do
+//! not depend on which others share its step.
+
+use std::{cell::RefCell, ops::Range};
+
+use rayon::prelude::*;
+
+use super::{Cpu, f32_panels, matmul::Threads};
+
+/// Rows of the weight matrix in a panel.
+pub(crate) const PANEL: usize = 32;
+
+/// Most rows of input that a kernel takes at once.
+pub(super) const MAX_ROWS: usize = 12;
+
+/// Multiplications below which a second thread costs more than it brings.
+const WORTH_A_THREAD: usize = 1 << 19;
+
+/// Results of a kernel: rows of input by rows of the panel.
+pub(super) type Tile = [[f32; PANEL]; MAX_ROWS];
+
+/// A cache line of `T`, so that vector loads never straddle two.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line<T>(pub(super) T);
+
+/// One format of weights in panels.
+pub(super) trait Panels: Sync {
+    /// An input value (or several) as the kernel reads it.
+    type Packed: Copy + Default + Send + Sync + 'static;
+
+    /// Rows of input that the kernel takes at once, at most [`MAX_ROWS`].
+    const ROWS: usize;
+
+    /// Inputs that one packed step covers; blocks of the input begin at multiples of it.
+    const STEP: usize;
+
+    /// Packed values a row and step.
+    const PACKED_PER_STEP: usize;
+
+    /// Rows and columns of the whole matrix, `[d_out, d_in]`.
+    fn shape(&self) -> (usize, usize);
+
+    /// Packs `rows` rows of `x` `[rows, d_in]`, times `scale`: `[steps, PACKED_PER_STEP, rows]` in the kernel's order.
+    fn pack(&self, into: &mut [Self::Packed], x: &[f32], rows: usize, scale: f32, cpu: Cpu);
+
+    /// Adds `x · panelᵀ` over `steps` to the first `rows` rows of `tile`.
+    fn kernel(
+        &self,
+        tile: &mut Tile,
+        packed: &[Self::Packed],
+        rows: usize,
+        panel: usize,
+        steps: Range<usize>,
+        cpu: Cpu,
+    );
+
+    /// The values of weight rows `panel * 32 ..` and columns `columns * 32 ..`, transposed: `[32 columns][32 rows]`;
+    /// what lies beyond the matrix is 0.
+    fn block(&self, panel: usize, columns: usize) -> [[f32; PANEL]; PANEL];
+
+    /// Values of a packed row of input.
+    fn packed_width(&self) -> usize {
+        self.shape().1.div_ceil(Self::STEP) * Self::PACKED_PER_STEP
+    }
+}
+
+/// Steps of a kernel between which the tile goes back to memory when there are many rows: what of a panel stays
+/// in the second cache meanwhile.
+const BLOCK_BYTES: usize = 192 << 10;
+
+/// Where a product goes.
+#[derive(Debug)]
+pub(super) struct Into<'a> {
+    /// `[rows, d_out]`, rows `stride` apart.
+    pub(super) y: &'a mut [f32],
+    /// Values from the begin of a row to the begin of the next.
+    pub(super) stride: usize,
+    /// Whether the product is added to what is there.
+    pub(super) keep: bool,
+    /// What the product is multiplied with.
+    pub(super) scale: f32,
+}
+
+/// `y (+)= scale · x Wᵀ`: `x` is `[rows, d_in]`.
+pub(super) fn multiply<P: Panels>(weights: &P, into: Into<'_>, x: &[f32], threads: Threads, cpu: Cpu)
+where
+    P::Packed: Pooled,
+{
+    let Into { y, stride, keep, scale } = into;
+    let (d_out, d_in) = weights.shape();
+    let rows = x.len().checked_div(d_in).unwrap_or(0);
+    if rows == 0 || d_out == 0 {
+        return;
+    }
+    assert!(
+        (rows - 1) * stride + d_out <= y.len() && d_out <= stride.max(d_out),
+        "a product reaches past its rows"
+    );
+    let blocks = row_blocks(rows, P::ROWS);
+    let width = weights.packed_width();
+    P::Packed::with_buffer(rows * width, |packed| {
+        let large = threads == Threads::All && rows * d_out * d_in >= WORTH_A_THREAD;
+        pack_blocks(weights, packed, x, &blocks, scale, large, cpu);
+        let steps = d_in.div_ceil(P::STEP);
+        let per_block = steps_per_block::<P>(blocks.len(), steps);
+        let out = Out { at: y.as_mut_ptr(), stride };
+        let packed: &[P::Packed] = packed;
+        share(d_out.div_ceil(PANEL), rows, large, |panels| {
+            for panel in panels {
+                let columns = panel * PANEL..d_out.min((panel + 1) * PANEL);
+                for begin in (0..steps).step_by(per_block) {
+                    let end = steps.min(begin + per_block);
+                    for block in &blocks {
+                        let packed = &packed[block.start * width..block.end * width];
+                        let mut tile = [[0.0; PANEL]; MAX_ROWS];
+                        // SAFETY: the assertion above says that rows and columns lie within `y`, and each panel's
+                        // columns are written by one thread only.
+                        #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+                        unsafe {
+                            if keep || begin > 0 {
+                                out.read(&mut tile, block.clone(), columns.clone());
+                            }
+                            weights.kernel(&mut tile, packed, block.len(), panel, begin..end, cpu);
+                            out.write(&tile, block.clone(), columns.clone());
+                        }
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// `dx = dy W`: `dy` `[rows, d_out]`, `dx` `[rows, d_in]`. The gradient of [`multiply`] with respect to `x`.
+///
+/// The weights are turned, a block at a time, into 32-bit panels along the other side.
+pub(super) fn multiply_back<P: Panels>(weights: &P, dx: &mut [f32], dy: &[f32], threads: Threads, cpu: Cpu) {
+    /// Weight rows that are turned at once: a block of 128 KiB.
+    const TURNED: usize = 1024;
+    let (d_out, d_in) = weights.shape();
+    let rows = dy.len().checked_div(d_out).unwrap_or(0);
+    if rows == 0 || d_in == 0 {
+        return;
+    }
+    assert!(rows * d_in <= dx.len(), "a product reaches past its rows");
+    let blocks = row_blocks(rows, f32_panels::ROWS);
+    f32::with_buffer(rows * d_out, |packed| {
+        let large = threads == Threads::All && rows * d_out * d_in >= WORTH_A_THREAD;
+        for block in &blocks {
+            let x = &dy[block.start * d_out..block.end * d_out];
+            f32_panels::pack(&mut packed[block.start * d_out..block.end * d_out], x, block.len(), 1.0);
+        }
+        let out = Out { at: dx.as_mut_ptr(), stride: d_in };
+        let packed: &[f32] = packed;
+        share(d_in.div_ceil(PANEL), rows, large, |panels| {
+            let mut turned = vec![Line([0.0f32; PANEL]); TURNED.min(d_out.next_multiple_of(PANEL))];
+            for panel in panels {
+                let columns = panel * PANEL..d_in.min((panel + 1) * PANEL);
+                for begin in (0..d_out).step_by(TURNED) {
+                    let end = d_out.min(begin + TURNED);
+                    for (at, into) in turned.chunks_mut(PANEL).take((end - begin).div_ceil(PANEL)).enumerate()
+                    {
+                        let block = weights.block(begin / PANEL + at, panel);
+                        for (row, into) in into.iter_mut().enumerate() {
+                            for (column, values) in block.iter().enumerate() {
+                                into.0[column] = values[row];
+                            }
+                        }
+                    }
+                    for block in &blocks {
+                        let rows = block.len();
+                        let packed = &packed[block.start * d_out + begin * rows..][..(end - begin) * rows];
+                        let mut tile = [[0.0; PANEL]; MAX_ROWS];
+                        // SAFETY: the assertion above says that rows and columns lie within `dx`, and each panel's
+                        // columns are written by one thread only.
+                        #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+                        unsafe {
+                            if begin > 0 {
+                                out.read(&mut tile, block.clone(), columns.clone());
+                            }
+                            f32_panels::kernel(&mut tile, packed, rows, &turned[..end - begin], cpu);
+                            out.write(&tile, block.clone(), columns.clone());
+                        }
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// `rows` in blocks of at most `most`, as even as can be.
+fn row_blocks(rows: usize, most: usize) -> Vec<Range<usize>> {
+    let count = rows.div_ceil(most);
+    (0..count).map(|at| rows * at / count..rows * (at + 1) / count).collect()
+}
+
+fn pack_blocks<P: Panels>(
+    weights: &P,
+    packed: &mut [P::Packed],
+    x: &[f32],
+    blocks: &[Range<usize>],
+    scale: f32,
+    parallel: bool,
+    cpu: Cpu,
+) {
+    let (d_in, width) = (weights.shape().1, weights.packed_width());
+    let mut parts = Vec::with_capacity(blocks.len());
+    let mut rest = packed;
+    for block in blocks {
+        let (part, after) = rest.split_at_mut(block.len() * width);
+        parts.push((part, block));
+        rest = after;
+    }
+    let pack = |(into, block): (&mut [P::Packed], &Range<usize>)| {
+        weights.pack(into, &x[block.start * d_in..block.end * d_in], block.len(), scale, cpu);
+    };
+    if parallel && blocks.len() > 1 {
+        parts.into_par_iter().for_each(pack);
+    } else {
+        parts.into_iter().for_each(pack);
+    }
+}
+
+/// Steps after which a kernel goes on to the next rows: all where the rows fit into one block.
+fn steps_per_block<P: Panels>(blocks: usize, steps: usize) -> usize {
+    if blocks == 1 {
+        return steps.max(1);
+    }
+    let bytes_per_step = PANEL * P::PACKED_PER_STEP * size_of::<P::Packed>();
+    let most = (BLOCK_BYTES / bytes_per_step).max(1);
+    // As even as can be, so that no block is a short rest.
+    steps.div_ceil(steps.div_ceil(most)).max(1)
+}
+
+/// Shares out `panels` over the threads of the current pool.
+fn share(panels: usize, rows: usize, parallel: bool, work: impl Fn(Range<usize>) + Sync) {
+    if !parallel {
+        return work(0..panels);
+    }
+    // Few rows wait for memory, which likes long runs; many rows compute, and a thread that was held up shall
+    // leave something to the others.
+    let parts = rayon::current_num_threads() * if rows <= MAX_ROWS { 2 } else { 8 };
+    let parts = parts.min(panels).max(1);
+    (0..parts).into_par_iter().for_each(|at| work(panels * at / parts..panels * (at + 1) / parts));
+}
+
+/// A result matrix that threads write different columns of.
+#[derive(Clone, Copy)]
+struct Out {
+    at: *mut f32,
+    stride: usize,
+}
+
+// SAFETY: whoever uses it from several threads gives each its own columns.
+#[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+unsafe impl Send for Out {}
+// SAFETY: as above.
+#[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+unsafe impl Sync for Out {}
+
+#[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+impl Out {
+    /// # Safety
+    /// Rows and columns lie within the matrix, and no other thread writes these columns meanwhile.
+    unsafe fn read(self, tile: &mut Tile, rows: Range<usize>, columns: Range<usize>) {
+        for (tile, row) in tile.iter_mut().zip(rows) {
+            // SAFETY: the caller's promise.
+            let from = unsafe {
+                std::slice::from_raw_parts(self.at.add(row * self.stride + columns.start), columns.len())
+            };
+            tile[..columns.len()].copy_from_slice(from);
+        }
+    }
+
+    /// # Safety
+    /// Rows and columns lie within the matrix, and no other thread reads or writes these columns meanwhile.
+    unsafe fn write(self, tile: &Tile, rows: Range<usize>, columns: Range<usize>) {
+        for (tile, row) in tile.iter().zip(rows) {
+            // SAFETY: the caller's promise.
+            let into = unsafe {
+                std::slice::from_raw_parts_mut(self.at.add(row * self.stride + columns.start), columns.len())
+            };
+            into.copy_from_slice(&tile[..columns.len()]);
+        }
+    }
+}
+
+/// Values for which each thread keeps a buffer: packing allocates nothing after the first step.
+pub(super) trait Pooled: Copy + Default + 'static {
+    /// Calls `work` with `len` values, whatever they are.
+    fn with_buffer<R>(len: usize, work: impl FnOnce(&mut [Self]) -> R) -> R;
+}
+
+macro_rules! pooled {
+    ($($ty:ty),*) => {$(
+        impl Pooled for $ty {
+            fn with_buffer<R>(len: usize, work: impl FnOnce(&mut [Self]) -> R) -> R {
+                thread_local! { static FREE: RefCell<Vec<Vec<$ty>>> = const { RefCell::new(Vec::new()) }; }
+                // A stack of buffers: while it waits for others, a thread of the pool may begin another product.
+                let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+                if buffer.len() < len {
+                    buffer = vec![Default::default(); len];
+                }
+                let result = work(&mut buffer[..len]);
+                FREE.with_borrow_mut(|free| free.push(buffer));
+                result
+            }
+        }
+    )*};
+}
+
+pooled!(f32, u32);
+
+/// Calls `$body` with `ROWS` as a constant: a kernel for each number of rows.
+macro_rules! with_rows {
+    ($rows:expr, $call:ident, $($arg:expr),*) => {
+        match $rows {
+            1 => $call::<1>($($arg),*),
+            2 => $call::<2>($($arg),*),
+            3 => $call::<3>($($arg),*),
+            4 => $call::<4>($($arg),*),
+            5 => $call::<5>($($arg),*),
+            6 => $call::<6>($($arg),*),
+            7 => $call::<7>($($arg),*),
+            8 => $call::<8>($($arg),*),
+            9 => $call::<9>($($arg),*),
+            10 => $call::<10>($($arg),*),
+            11 => $call::<11>($($arg),*),
+            _ => $call::<12>($($arg),*),
+        }
+    };
+}
+
+pub(super) use with_rows;
