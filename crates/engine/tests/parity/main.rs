@@ -41,18 +41,27 @@ pub(crate) fn read_adapter(folder: &Path) -> Adapter {
     Adapter { config: read("adapter_config.json"), weights: read("adapter_model.safetensors") }
 }
 
-/// `ids` `[time]` and `logits` `[time, vocab]` that the reference gave.
+/// `ids` `[time]`, `logits` `[time, vocab]` and a continuation that the reference gave.
 pub(crate) struct Reference {
     pub(crate) ids: Vec<u32>,
     pub(crate) logits: Vec<f32>,
+    /// What the reference continues `ids` with, always taking the likeliest; empty where it was not asked.
+    pub(crate) greedy: Vec<u32>,
 }
 
 impl Reference {
     pub(crate) fn load(folder: &Path) -> Self {
         let tensors: HashMap<String, Tensor> = load(folder.join("ref.safetensors"), &Device::Cpu).unwrap();
-        let ids = tensors["ids"].to_dtype(DType::U32).unwrap().flatten_all().unwrap();
+        let ids = |name: &str| {
+            let ids = tensors.get(name)?.to_dtype(DType::U32).unwrap().flatten_all().unwrap();
+            Some(ids.to_vec1().unwrap())
+        };
         let logits = tensors["logits"].flatten_all().unwrap();
-        Self { ids: ids.to_vec1().unwrap(), logits: logits.to_vec1().unwrap() }
+        Self {
+            ids: ids("ids").unwrap(),
+            logits: logits.to_vec1().unwrap(),
+            greedy: ids("greedy").unwrap_or_default(),
+        }
     }
 }
 

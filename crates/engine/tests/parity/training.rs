@@ -49,8 +49,8 @@ fn codec(model: &Model) -> TextCodec {
     TextCodec::new(tokenizer, Some(template), model.config()).unwrap()
 }
 
-fn train(folder: &Path, run: &Run, threads: usize) -> (Arc<Model>, Vec<TrainProgress>, Trained) {
-    let model = Arc::new(Model::load(&base_of(folder)).unwrap());
+fn train(base: &Path, folder: &Path, run: &Run, threads: usize) -> (Arc<Model>, Vec<TrainProgress>, Trained) {
+    let model = Arc::new(Model::load(base).unwrap());
     let trainer = LoraTrainer::new(Arc::clone(&model), codec(&model), threads, Courtesy::default()).unwrap();
     let hyper: HyperParameters = serde_json::from_value(run.hyper.clone()).unwrap();
     let examples = run.examples.iter().map(|example| TrainExample {
@@ -72,15 +72,20 @@ fn train(folder: &Path, run: &Run, threads: usize) -> (Arc<Model>, Vec<TrainProg
 
 fn check(name: &str) {
     let folder = fixture("runs").join(name);
+    check_run(name, &base_of(&folder), &folder);
+}
+
+/// The run in `folder`, of the model in `base`.
+pub(crate) fn check_run(name: &str, base: &Path, folder: &Path) {
     let run: Run = serde_json::from_slice(&std::fs::read(folder.join("run.json")).unwrap()).unwrap();
     for threads in [1, 2] {
-        let (model, steps, trained) = train(&folder, &run, threads);
-        assert_eq!(steps.len(), run.losses.len());
+        let (model, steps, trained) = train(base, folder, &run, threads);
+        assert_eq!(steps.len(), run.losses.len(), "{name}");
         let mut largest = 0.0f64;
         for ((step, loss), rate) in steps.iter().zip(&run.losses).zip(&run.learning_rates) {
             assert!((step.learning_rate - rate).abs() < 1e-6, "{} instead of {rate}", step.learning_rate);
             let difference = (step.loss - loss).abs();
-            assert!(difference < 1e-3, "step {}: {} instead of {loss}", step.step, step.loss);
+            assert!(difference < 1e-3, "{name}, step {}: {} instead of {loss}", step.step, step.loss);
             largest = largest.max(difference);
         }
         println!("{name} on {threads} threads: losses differ by at most {largest:.1e}");
