@@ -69,7 +69,7 @@ impl Consolidation {
         let hyper = autoglm_train::fill(&parts.settings.train.hyper, budget, &self.plan);
         let request = RunRequest {
             trigger: self.trigger.clone(),
-            base: parts.model.hash(),
+            base: parts.base,
             parent: self.parent,
             parent_adapter: parts.registry.adapter(self.parent).await?,
             plan: self.plan.clone(),
@@ -82,7 +82,7 @@ impl Consolidation {
             adapter: finished.trained.adapter.clone(),
             parent: self.parent,
             run: Some(run.id),
-            base: parts.model.hash(),
+            base: parts.base,
             snapshot: Some(run.snapshot),
             hyper: Some(hyper),
             metrics: run.metrics.clone(),
@@ -97,7 +97,7 @@ impl Consolidation {
         match registered {
             Ok(version) => {
                 parts.residents.make_room(parts);
-                parts.engine.load(version.number, &finished.trained.adapter)?;
+                parts.engine.load(version.number, &finished.trained.adapter).await?;
                 Ok(version)
             }
             Err(error) => {

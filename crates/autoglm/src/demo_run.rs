@@ -44,6 +44,9 @@ pub(crate) async fn demo_run(options: &DemoOptions, settings: Settings, printer:
     });
     printer.note(&format!("the server answers at http://{address}/v1 while the demo runs"));
     let parts = Arc::clone(node.parts());
+    if let Some(reason) = &parts.no_training {
+        return Err(Error::conflict(format!("the demo trains, and training is off: {reason}")));
+    }
     let server = DemoServer {
         base_url: format!("http://{address}"),
         store: Arc::clone(&parts.store) as Arc<dyn Store>,

@@ -1,6 +1,8 @@
 //! A whole autoglm in one process: everything opened, wired, served and closed.
 
 mod aliases;
+mod answerer;
+mod answering;
 mod lock;
 mod on_demand;
 mod orders;
@@ -10,10 +12,9 @@ mod residents;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use autoglm_domain::{
-    ArtifactStore, Clock, Embedder, Error, Generator, IdSource, InteractionId, Result, Store, SystemClock,
-    SystemIds, Trainer,
+    ArtifactStore, Clock, ContentHash, Embedder, Error, ErrorKind, Generator, IdSource, InteractionId,
+    Result, Store, SystemClock, SystemIds, Trainer,
 };
-use autoglm_engine::{Courtesy, LoraTrainer, Model, ModelEmbedder, ServingEngine, TextCodec};
 use autoglm_evaluate::Evaluator;
 use autoglm_gateway::{Gateway, MetricsPage};
 use autoglm_journal::SqliteStore;
@@ -21,12 +22,14 @@ use autoglm_memory::Memory;
 use autoglm_registry::{ObjectArtifacts, Registry};
 use autoglm_rollout::{AnswerCache, RolloutRunner};
 use autoglm_train::{Runner, Triggers};
+use autoglm_upstream::CircuitState;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use self::lock::DataLock;
+pub(crate) use self::answering::base_model;
 pub(crate) use self::residents::Residents;
+use self::{answerer::Answerer, answering::Answering, lock::DataLock};
 pub(crate) use crate::demo_run::demo_run;
-use crate::{learning_loop, settings::Settings, signals::Signals, starter};
+use crate::{learning_loop, settings::Settings, signals::Signals};
 
 /// How long answers under way may take once the engine is told to stop.
 const ENGINE_GRACE: Duration = Duration::from_secs(5);
@@ -40,13 +43,16 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<SqliteStore>,
     pub(crate) artifacts: Arc<dyn ArtifactStore>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) model: Arc<Model>,
+    /// The base model.
+    pub(crate) base: ContentHash,
     pub(crate) model_name: String,
-    pub(crate) engine: Arc<ServingEngine<Model>>,
+    pub(crate) engine: Arc<Answerer>,
     pub(crate) embedder: Arc<dyn Embedder>,
     pub(crate) evaluator: Evaluator,
     pub(crate) memory: Arc<Memory>,
     pub(crate) trainer: Arc<dyn Trainer>,
+    /// Why nothing is trained here, where nothing is.
+    pub(crate) no_training: Option<String>,
     pub(crate) triggers: Triggers,
     pub(crate) runner: Runner,
     pub(crate) rollouts: RolloutRunner,
@@ -128,7 +134,7 @@ impl Node {
     }
 }
 
-async fn open_parts(settings: Settings) -> Result<Parts> {
+async fn open_parts(mut settings: Settings) -> Result<Parts> {
     let data = settings.store.data_dir.clone();
     std::fs::create_dir_all(&data).map_err(|error| {
         Error::unavailable(format!("the data directory `{}` cannot be made: {error}", data.display()))
@@ -148,15 +154,10 @@ async fn open_parts(settings: Settings) -> Result<Parts> {
         Registry::open(Arc::clone(&shared), Arc::clone(&artifacts), Arc::clone(&clock), &settings.registry);
     let registry = Arc::new(registry.await.map_err(Error::from)?);
 
-    let folder = starter::resolve(&settings)?;
-    let model_name = starter::name(&settings);
-    let (model, codec) = load_model(folder, Arc::clone(&clock)).await?;
-    let mut serving = settings.engine.serving.clone();
-    serving.seed ^= ids.next_uuid().as_u64_pair().1;
-    let engine = Arc::new(ServingEngine::start(Arc::clone(&model), codec.clone(), &serving)?);
-    let embedder: Arc<dyn Embedder> = Arc::new(ModelEmbedder::new(Arc::clone(&model), codec.clone())?);
-    let courtesy = Courtesy { serving: engine.busy(), longest_wait_ms: settings.engine.longest_wait_ms };
-    let trainer = LoraTrainer::new(Arc::clone(&model), codec, settings.engine.threads(), courtesy)?;
+    let Answering { engine, base, model_name, embedder, trainer, no_training } =
+        Answering::open(&settings, &clock, &*ids).await?;
+    // Nothing to train with: nothing is planned either.
+    settings.train.triggers.enabled &= no_training.is_none();
     let memory = Memory::open(
         Arc::clone(&shared),
         Arc::clone(&embedder),
@@ -184,7 +185,8 @@ async fn open_parts(settings: Settings) -> Result<Parts> {
             Arc::clone(&ids),
         ),
         rollouts: RolloutRunner::new(shared, Arc::clone(&clock), Arc::clone(&ids)),
-        trainer: Arc::new(trainer),
+        trainer,
+        no_training,
         answers: AnswerCache::default(),
         residents: Residents::default(),
         signals: Arc::default(),
@@ -194,23 +196,11 @@ async fn open_parts(settings: Settings) -> Result<Parts> {
         store,
         artifacts,
         registry,
-        model,
+        base,
         model_name,
         engine,
         embedder,
     })
-}
-
-/// Reads a model on a thread that may block.
-async fn load_model(folder: std::path::PathBuf, clock: Arc<dyn Clock>) -> Result<(Arc<Model>, TextCodec)> {
-    let load = move || -> Result<(Arc<Model>, TextCodec)> {
-        let model = Model::load(&folder)?;
-        let codec = TextCodec::load(&folder, model.config(), clock)?;
-        Ok((Arc::new(model), codec))
-    };
-    tokio::task::spawn_blocking(load)
-        .await
-        .map_err(|error| Error::internal(format!("the model could not be loaded: {error}")))?
 }
 
 /// Ends what a crash left open, makes every version that an alias names resident, and lets rollouts that were cut
@@ -218,7 +208,13 @@ async fn load_model(folder: std::path::PathBuf, clock: Arc<dyn Clock>) -> Result
 async fn recover(parts: &Arc<Parts>) -> Result<()> {
     parts.runner.recover().await.map_err(Error::from)?;
     let unfinished = parts.rollouts.recover().await.map_err(Error::from)?;
-    parts.residents.follow(parts).await?;
+    match parts.residents.follow(parts).await {
+        // The loop follows them as soon as it answers.
+        Err(error) if parts.engine.upstream().is_some() && error.kind == ErrorKind::Unavailable => {
+            tracing::warn!(%error, "the versions that aliases name are not on the upstream yet");
+        }
+        followed => followed?,
+    }
     for rollout in unfinished {
         tracing::info!(candidate = %rollout.candidate, "a rollout was cut short and begins again");
         let parts = Arc::clone(parts);
@@ -243,6 +239,10 @@ async fn gauges(parts: Arc<Parts>) {
         metrics::gauge!("autoglm_experiences").set(stats.experiences as f64);
         metrics::gauge!("autoglm_champion_version").set(learning_loop::champion(&parts).0 as f64);
         metrics::gauge!("autoglm_engine_queue").set(parts.engine.queued() as f64);
+        if let Some(upstream) = parts.engine.upstream() {
+            let open = f64::from(u8::from(upstream.circuit() != CircuitState::Closed));
+            metrics::gauge!("autoglm_upstream_circuit_open").set(open);
+        }
         metrics::gauge!("autoglm_learning").set(f64::from(u8::from(parts.signals.busy())));
         tokio::time::sleep(Duration::from_secs(2)).await;
     }

@@ -97,6 +97,8 @@ pub(crate) struct LogSettings {
 pub(crate) struct Settings {
     /// The model that is served.
     pub(crate) model: ModelSettings,
+    /// Another server that answers in place of the engine.
+    pub(crate) upstream: autoglm_upstream::Config,
     /// The HTTP server.
     pub(crate) server: autoglm_gateway::Config,
     /// Serving and training.
@@ -153,6 +155,7 @@ impl Settings {
             let message = format!("section [{section}]: {}", error.message);
             Err(autoglm_domain::Error { message, ..error })
         };
+        self.upstream.validate()?;
         self.memory.validate().or_else(|error| within("memory", error.into()))?;
         self.evaluate.validate().or_else(|error| within("evaluate", error.into()))?;
         self.rollout.check().or_else(|error| within("rollout", error.into()))?;

@@ -9,7 +9,8 @@ use std::{
 };
 
 use autoglm_domain::{
-    ChatMessage, Control, Error, HyperParameters, ModelVersion, Result, TrainExample, TrainJob, VersionNumber,
+    AdapterHost as _, ChatMessage, Control, Error, HyperParameters, ModelVersion, Result, TrainExample,
+    TrainJob, VersionNumber,
 };
 use autoglm_registry::NewVersion;
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -94,14 +95,14 @@ impl Host {
             adapter: trained.adapter.clone(),
             parent: VersionNumber::BASE,
             run: None,
-            base: parts.model.hash(),
+            base: parts.base,
             snapshot: None,
             hyper: Some(hyper),
             metrics: trained.metrics,
             note: Some("made by `autoglm bench`".into()),
         };
         let version = parts.registry.register(new).await?;
-        parts.engine.load(version.number, &trained.adapter)?;
+        parts.engine.load(version.number, &trained.adapter).await?;
         Ok(version)
     }
 

@@ -319,13 +319,14 @@ async fn import(settings: &Settings, args: ImportArgs, printer: &Printer) -> Out
     if std::io::stderr().is_terminal() {
         printer.faint("reading the base model, whose hash the version carries");
     }
-    let base = crate::starter::resolve(settings)?;
-    let model = autoglm_engine::Model::load(&base).map_err(Error::from)?;
+    let (base, model) = crate::node::base_model(settings)?;
     let data = Data::write(settings).await?;
     let adapter = autoglm_registry::read_folder(&args.folder, &settings.registry.scan).await?;
     // An adapter of another model is refused here, not when it is asked to answer.
-    autoglm_engine::Decoder::load_adapter(&model, &adapter).map_err(Error::from)?;
-    let version = data.registry.import(&args.folder, model.hash(), args.note).await?;
+    if let Some(model) = &model {
+        autoglm_engine::Decoder::load_adapter(model, &adapter).map_err(Error::from)?;
+    }
+    let version = data.registry.import(&args.folder, base, args.note).await?;
     data.close().await?;
     if args.json {
         return printer.json(&version);

@@ -47,7 +47,7 @@ impl AliasTable for Names {
         let mut entries = vec![
             entry("champion".into(), ModelKind::Alias, champion),
             ModelEntry {
-                hash: Some(parts.model.hash()),
+                hash: Some(parts.base),
                 ..entry("base".into(), ModelKind::Base, VersionNumber::BASE)
             },
         ];

@@ -25,11 +25,20 @@ impl Admin for Orders {
             "resident": parts.residents.known().len(),
             "memory": parts.memory.stats(),
             "queued": parts.engine.queued(),
+            "training_off": parts.no_training,
+            "upstream": parts.engine.upstream().map(|upstream| json!({
+                "base_url": parts.settings.upstream.base_url,
+                "circuit": upstream.circuit(),
+                "capabilities": upstream.known(),
+            })),
         }))
     }
 
     async fn train(&self, order: TrainOrder) -> Result<TrainingRunId> {
         let parts = &self.0;
+        if let Some(reason) = &parts.no_training {
+            return Err(Error::conflict(format!("training is off: {reason}")));
+        }
         if let Some((run, _)) = parts.runner.active() {
             return Err(Error::conflict(format!("{run} is training already")).with_hint("wait for it to end"));
         }

@@ -84,16 +84,16 @@ pub(crate) async fn ensure(parts: &Parts, version: VersionNumber) -> Result<()> 
         return Ok(());
     }
     let registered = parts.store.version(version).await?;
-    if registered.base != parts.model.hash() {
+    if registered.base != parts.base {
         return Err(Error::invalid(format!(
             "{version} was trained on base model {}, but {} is loaded",
             registered.base.short(),
-            parts.model.hash().short()
+            parts.base.short()
         ))
         .with_hint("serve the model it was trained on, or use another data directory"));
     }
     let Some(adapter) = parts.registry.adapter(version).await? else { return Ok(()) };
-    parts.engine.load(version, &adapter)
+    parts.engine.load(version, &adapter).await
 }
 
 /// Puts a candidate whose rollout was cut short through the gate again.

@@ -37,8 +37,19 @@ struct Source {
     name: &'static str,
 }
 
-const SOURCES: [Source; 25] = [
+const SOURCES: [Source; 28] = [
     Source { section: "model", text: include_str!("../settings.rs"), name: "ModelSettings" },
+    Source { section: "upstream", text: include_str!("../../../upstream/src/config.rs"), name: "Config" },
+    Source {
+        section: "upstream.retry",
+        text: include_str!("../../../upstream/src/retry.rs"),
+        name: "RetryConfig",
+    },
+    Source {
+        section: "upstream.circuit",
+        text: include_str!("../../../upstream/src/circuit.rs"),
+        name: "CircuitConfig",
+    },
     Source { section: "server", text: include_str!("../../../gateway/src/config.rs"), name: "Config" },
     Source { section: "engine", text: include_str!("../../../engine/src/serving.rs"), name: "ServingConfig" },
     Source { section: "engine", text: include_str!("../settings.rs"), name: "EngineSettings" },

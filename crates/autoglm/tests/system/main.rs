@@ -17,3 +17,4 @@ mod kill;
 mod ledger;
 mod server;
 mod trace;
+mod upstream;

@@ -77,6 +77,11 @@ impl Server {
         Self::of(autoglm(&["serve", "--listen", "127.0.0.1:0"]), data, variables)
     }
 
+    /// Starts one at an address of its own.
+    pub(crate) fn spawn_at(address: &str, data: &Path, variables: &[(&str, &str)]) -> Self {
+        Self::of(autoglm(&["serve", "--listen", address]), data, variables)
+    }
+
     /// Starts a demo, whose server answers others than its own users too.
     pub(crate) fn spawn_demo(data: &Path, variables: &[(&str, &str)]) -> Self {
         let mut command = autoglm(&["demo", "--minutes", "0.5", "--limit", "100", "--serve", "--out"]);

@@ -1,0 +1,194 @@
+//! Opens what answers, with what goes with its model: embeddings, training, the base model's hash.
+//!
+//! Without an upstream all of it is the model of this process. With one, embeddings come from a model here all the
+//! same (the local copy of the upstream's, else the starter model), so that recall waits for nobody; training needs
+//! the local copy and an upstream that takes the adapters, and is off otherwise.
+
+use std::{path::PathBuf, sync::Arc};
+
+use autoglm_domain::{
+    Clock, ContentHash, Control, Embedder, Error, ErrorKind, GenerationInput, IdSource, Result, TrainJob,
+    TrainProgress, Trained, Trainer,
+};
+use autoglm_engine::{Courtesy, LoraTrainer, Model, ModelEmbedder, ServingEngine, TextCodec};
+use autoglm_upstream::{Capabilities, CountTokens, Upstream};
+
+use super::answerer::Answerer;
+use crate::{settings::Settings, starter};
+
+/// What answers, and what goes with its model.
+pub(crate) struct Answering {
+    pub(crate) engine: Arc<Answerer>,
+    pub(crate) base: ContentHash,
+    pub(crate) model_name: String,
+    pub(crate) embedder: Arc<dyn Embedder>,
+    pub(crate) trainer: Arc<dyn Trainer>,
+    /// Why nothing is trained here, where nothing is.
+    pub(crate) no_training: Option<String>,
+}
+
+impl Answering {
+    /// Opens it as the settings say.
+    pub(crate) async fn open(
+        settings: &Settings,
+        clock: &Arc<dyn Clock>,
+        ids: &dyn IdSource,
+    ) -> Result<Self> {
+        let (model, codec) = load_model(starter::resolve(settings)?, Arc::clone(clock)).await?;
+        let seed = ids.next_uuid().as_u64_pair().1;
+        if settings.upstream.is_set() {
+            return Self::with_upstream(settings, model, codec, clock, seed).await;
+        }
+        let mut serving = settings.engine.serving.clone();
+        serving.seed ^= seed;
+        let engine = Answerer::Engine(ServingEngine::start(Arc::clone(&model), codec.clone(), &serving)?);
+        Ok(Self {
+            trainer: Arc::new(trainer(settings, &model, &codec, &engine)?),
+            engine: Arc::new(engine),
+            base: model.hash(),
+            model_name: starter::name(settings),
+            embedder: Arc::new(ModelEmbedder::new(model, codec)?),
+            no_training: None,
+        })
+    }
+
+    async fn with_upstream(
+        settings: &Settings,
+        model: Arc<Model>,
+        codec: TextCodec,
+        clock: &Arc<dyn Clock>,
+        seed: u64,
+    ) -> Result<Self> {
+        let config = settings.upstream.clone();
+        let copy = has_local_copy(settings);
+        let counter = copy.then(|| Arc::new(LocalTokens(codec.clone())) as Arc<dyn CountTokens>);
+        let key = api_key(&config.api_key_env)?;
+        let upstream = Upstream::new(config, key.as_deref(), counter, Arc::clone(clock), seed)?;
+        let known = find_out(&upstream).await?;
+        let model_name = model_name(settings, known.as_ref())?;
+        let no_training = match known.map(|known| known.adapters) {
+            _ if !copy => Some("`model.path` names no local copy of the upstream's model".to_owned()),
+            Some(Err(reason)) => Some(format!("the upstream would not get what is trained: {reason}")),
+            Some(Ok(_)) | None => None,
+        };
+        match &no_training {
+            Some(reason) => {
+                tracing::info!("training is off: {reason}; recall, judging and the gate work");
+            }
+            None => tracing::info!("training is on, with the local copy of the upstream's model"),
+        }
+        let engine = Answerer::Upstream(Box::new(upstream));
+        let trainer: Arc<dyn Trainer> = match &no_training {
+            Some(reason) => Arc::new(Untrained(reason.clone())),
+            None => Arc::new(trainer(settings, &model, &codec, &engine)?),
+        };
+        Ok(Self {
+            engine: Arc::new(engine),
+            base: if copy { model.hash() } else { named_base(&model_name) },
+            model_name,
+            embedder: Arc::new(ModelEmbedder::new(model, codec)?),
+            trainer,
+            no_training,
+        })
+    }
+}
+
+/// Whether a local copy of the upstream's model is set.
+fn has_local_copy(settings: &Settings) -> bool {
+    !settings.model.path.is_empty()
+}
+
+/// What stands for the base model's hash where nobody here has its weights.
+fn named_base(model: &str) -> ContentHash {
+    ContentHash::of(format!("upstream model {model}").as_bytes())
+}
+
+/// The hash of the base model as a node with these settings has it, and the model where its weights are here.
+pub(crate) fn base_model(settings: &Settings) -> Result<(ContentHash, Option<Model>)> {
+    if settings.upstream.is_set() && !has_local_copy(settings) {
+        return Ok((named_base(&model_name(settings, None)?), None));
+    }
+    let model = Model::load(&starter::resolve(settings)?)?;
+    Ok((model.hash(), Some(model)))
+}
+
+/// The name of the upstream's model: the one that is set, else the one that it lists.
+fn model_name(settings: &Settings, known: Option<&Capabilities>) -> Result<String> {
+    match (settings.upstream.model.as_str(), known) {
+        ("", Some(known)) => Ok(known.model.clone()),
+        ("", None) => {
+            Err(Error::unavailable("the upstream does not answer, and `upstream.model` names no model")
+                .with_hint("start the upstream first, or set `upstream.model`"))
+        }
+        (set, _) => Ok(set.to_owned()),
+    }
+}
+
+/// What the upstream can do; `None` when it does not answer yet, which is no reason not to start.
+async fn find_out(upstream: &Upstream) -> Result<Option<Capabilities>> {
+    match upstream.capabilities().await {
+        Ok(known) => {
+            tracing::info!("{upstream:?} answers: {}", known.summary());
+            Ok(Some(known.clone()))
+        }
+        Err(error) if error.kind() == ErrorKind::Unavailable => {
+            tracing::warn!(%error, "the upstream does not answer yet; it is asked again with the first request");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The key in the variable `name`; none where no variable is named.
+fn api_key(name: &str) -> Result<Option<String>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    match std::env::var(name) {
+        Ok(key) if !key.is_empty() => Ok(Some(key)),
+        _ => Err(Error::invalid(format!(
+            "`upstream.api_key_env` names the environment variable `{name}`, which is not set"
+        ))
+        .with_hint("set it, or leave `upstream.api_key_env` empty to send no key")),
+    }
+}
+
+/// Reads a model on a thread that may block.
+async fn load_model(folder: PathBuf, clock: Arc<dyn Clock>) -> Result<(Arc<Model>, TextCodec)> {
+    let load = move || -> Result<(Arc<Model>, TextCodec)> {
+        let model = Model::load(&folder)?;
+        let codec = TextCodec::load(&folder, model.config(), clock)?;
+        Ok((Arc::new(model), codec))
+    };
+    tokio::task::spawn_blocking(load)
+        .await
+        .map_err(|error| Error::internal(format!("the model could not be loaded: {error}")))?
+}
+
+fn trainer(
+    settings: &Settings,
+    model: &Arc<Model>,
+    codec: &TextCodec,
+    engine: &Answerer,
+) -> Result<LoraTrainer> {
+    let courtesy = Courtesy { serving: engine.busy(), longest_wait_ms: settings.engine.longest_wait_ms };
+    Ok(LoraTrainer::new(Arc::clone(model), codec.clone(), settings.engine.threads(), courtesy)?)
+}
+
+/// Counts tokens of the upstream's prompts with a local copy of its tokenizer.
+struct LocalTokens(TextCodec);
+
+impl CountTokens for LocalTokens {
+    fn count(&self, input: &GenerationInput) -> Result<u32> {
+        Ok(u32::try_from(self.0.encode(input)?.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// Stands where nothing can be trained, and says why.
+struct Untrained(String);
+
+impl Trainer for Untrained {
+    fn train(&self, _: &TrainJob, _: &mut dyn FnMut(TrainProgress) -> Control) -> Result<Trained> {
+        Err(Error::conflict(format!("training is off: {}", self.0)))
+    }
+}
