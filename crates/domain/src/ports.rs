@@ -179,7 +179,7 @@ pub enum Control {
 pub struct Trained {
     /// The adapter.
     pub adapter: Adapter,
-    /// `loss_first`, `loss_last`, `steps`, `tokens`, `seconds`, `tokens_per_s`.
+    /// `loss_first`, `loss_last`, `steps`, `tokens`, `seconds`, `tokens_per_s`, `activation_mb` (most memory of buffers).
     pub metrics: BTreeMap<String, f64>,
 }
 

@@ -46,8 +46,14 @@ pub struct HyperParameters {
     pub rank: u32,
     /// Scale numerator; the delta is multiplied by `alpha / rank`.
     pub alpha: f32,
+    /// Multiply the delta by `alpha / √rank` instead, which keeps the step's size over ranks (rsLoRA,
+    /// Kalajdzievski 2023). Rank, scale, projections and layers are those of a fresh adapter; a run that goes on
+    /// from an adapter keeps that adapter's.
+    pub use_rslora: bool,
     /// Projections that get an adapter (`q_proj`, …).
     pub target_modules: Vec<String>,
+    /// Blocks that get an adapter, counted from 0; empty is all of them.
+    pub layers_to_transform: Vec<u32>,
     /// Also train the token embedding (PEFT `modules_to_save`).
     pub train_embedding: bool,
     /// Also train the norm scales (PEFT `modules_to_save`).
@@ -72,14 +78,10 @@ pub struct HyperParameters {
     pub max_seconds: f32,
     /// Share of a prompt's tokens, 0 to 0.9, that are replaced by random ones each time that an example is seen
     /// (SwitchOut, Wang et al. 2018), against learning a few examples by heart; 0 is off.
-    #[serde(skip_serializing_if = "is_off")]
     pub prompt_noise: f32,
-}
-
-/// What is off is not written, so that hashes of versions from before it existed stay what they are.
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
-fn is_off(value: &f32) -> bool {
-    *value == 0.0
+    /// Keep only the input of each block and compute the rest of the block again on the way back: the same
+    /// gradients for a third more arithmetic and a fraction of the memory (Chen et al. 2016).
+    pub gradient_checkpointing: bool,
 }
 
 impl Default for HyperParameters {
@@ -87,9 +89,11 @@ impl Default for HyperParameters {
         Self {
             rank: 16,
             alpha: 32.0,
+            use_rslora: false,
             target_modules: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
                 .map(String::from)
                 .to_vec(),
+            layers_to_transform: Vec::new(),
             train_embedding: false,
             train_norms: false,
             learning_rate: 1e-3,
@@ -102,6 +106,7 @@ impl Default for HyperParameters {
             passes: 3.0,
             max_seconds: 0.0,
             prompt_noise: 0.0,
+            gradient_checkpointing: false,
         }
     }
 }

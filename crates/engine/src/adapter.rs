@@ -172,6 +172,10 @@ impl LayerChange {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AdapterWeights {
     pub(crate) scale: f32,
+    /// The numerator of `scale`, as it is written.
+    pub(crate) alpha: f32,
+    /// Whether `scale` is `alpha / √rank` rather than `alpha / rank`.
+    pub(crate) stabilised: bool,
     pub(crate) layers: Vec<LayerChange>,
     pub(crate) embed: Option<Vec<f32>>, // [vocab, hidden]
     pub(crate) norm: Option<Vec<f32>>,  // [hidden]
@@ -188,10 +192,11 @@ impl AdapterWeights {
         if rank == 0 && !projections.is_empty() {
             return Err(EngineError::Request("an adapter of rank 0 cannot learn".into()));
         }
+        let chosen = chosen_layers(&hyper.layers_to_transform, config.num_layers)?;
         let mut layers = Vec::with_capacity(config.num_layers);
-        for base in &model.weights().layers {
+        for (at, base) in model.weights().layers.iter().enumerate() {
             let mut layer = LayerChange::default();
-            for projection in &projections {
+            for projection in projections.iter().filter(|_| chosen[at]) {
                 let d_in = projection.d_in(config);
                 let bound = 1.0 / (d_in as f32).sqrt();
                 let rows = projection.rows(config);
@@ -212,7 +217,9 @@ impl AdapterWeights {
         }
         let base = model.weights();
         Ok(Self {
-            scale: if rank == 0 { 0.0 } else { hyper.alpha / hyper.rank as f32 },
+            scale: if rank == 0 { 0.0 } else { lora_scale(hyper.alpha, rank, hyper.use_rslora) },
+            alpha: hyper.alpha,
+            stabilised: hyper.use_rslora,
             layers,
             embed: hyper.train_embedding.then(|| base.embed.to_rows()),
             norm: hyper.train_norms.then(|| base.norm.clone()),
@@ -240,7 +247,8 @@ impl AdapterWeights {
                 mlp_out_norm: layer.mlp_out_norm.clone(),
             })
             .collect();
-        Self { scale: 0.0, layers, embed: Some(base.embed.to_rows()), norm: Some(base.norm.clone()) }
+        let (embed, norm) = (Some(base.embed.to_rows()), Some(base.norm.clone()));
+        Self { layers, embed, norm, ..Self::default() }
     }
 
     /// The same tensors, all zero.
@@ -282,6 +290,25 @@ impl AdapterWeights {
     pub fn parameters(&self) -> usize {
         self.clone().tensors_mut().iter().map(|(tensor, _)| tensor.len()).sum()
     }
+}
+
+/// What the delta of an adapter is multiplied by: `alpha / rank` (Hu et al. 2021), or `alpha / √rank` where it is
+/// stabilised (Kalajdzievski 2023, theorem 3.2).
+pub(crate) fn lora_scale(alpha: f32, rank: usize, stabilised: bool) -> f32 {
+    let rank = rank as f32;
+    alpha / if stabilised { rank.sqrt() } else { rank }
+}
+
+/// Which of `count` layers are among `layers`; all of them where none is named.
+pub(crate) fn chosen_layers(layers: &[u32], count: usize) -> Result<Vec<bool>> {
+    let mut chosen = vec![layers.is_empty(); count];
+    for &layer in layers {
+        let layer_chosen = chosen.get_mut(layer as usize).ok_or_else(|| {
+            EngineError::Adapter(format!("layer {layer} cannot be adapted: the model has {count}"))
+        })?;
+        *layer_chosen = true;
+    }
+    Ok(chosen)
 }
 
 /// The projections that a run trains: as [`named_projections`], but where gate and up are one matrix, either

@@ -3,7 +3,8 @@
 //! One forward pass over a packed batch (sequences laid end to end, no padding) keeps, for each block, its
 //! input, the rotated queries, keys and values, the attention's output, the middle of the residual stream and
 //! the gate and up projections; norms, activations and attention probabilities are computed again on the way
-//! back. No gradient of a frozen weight is ever formed.
+//! back. With gradient checkpointing only the inputs of the blocks are kept. No gradient of a frozen weight is ever
+//! formed.
 
 use std::ops::Range;
 
@@ -71,6 +72,16 @@ pub(crate) struct Pass<'a> {
     /// Called between blocks, so that training can stand aside for serving.
     pause: &'a (dyn Fn() + Sync),
     scratch: &'a Scratch,
+    /// Whether blocks are computed again on the way back instead of being kept.
+    checkpointing: bool,
+}
+
+/// What is kept of one block until the way back.
+enum Kept<'a> {
+    /// Everything that its backward pass needs.
+    Tape(Tape<'a>),
+    /// Its input `[rows, hidden]`, from which the tape is made again (Chen et al. 2016).
+    Input(Buffer<'a>),
 }
 
 impl<'a> Pass<'a> {
@@ -81,7 +92,12 @@ impl<'a> Pass<'a> {
         pause: &'a (dyn Fn() + Sync),
         scratch: &'a Scratch,
     ) -> Self {
-        Self { model, adapter, threads, pause, scratch }
+        Self { model, adapter, threads, pause, scratch, checkpointing: false }
+    }
+
+    /// The same with gradient checkpointing or without.
+    pub(crate) fn checkpointing(self, checkpointing: bool) -> Self {
+        Self { checkpointing, ..self }
     }
 
     /// Sum of `weight · loss` over the targets, in nats; adds its gradients to `gradients`.
@@ -89,17 +105,22 @@ impl<'a> Pass<'a> {
         let rotary = self.rotary(batch);
         let mut x = self.embed(batch);
         let layers = self.model.config().num_layers;
-        let mut tapes = Vec::with_capacity(layers);
+        let mut kept = Vec::with_capacity(layers);
         for layer in 0..layers {
             (self.pause)();
-            tapes.push(self.forward_block(layer, &mut x, batch, &rotary));
+            let tape = self.forward_block(layer, &mut x, batch, &rotary);
+            kept.push(if self.checkpointing { Kept::Input(tape.input) } else { Kept::Tape(tape) });
         }
         let mut dx = self.scratch.zeros(x.len());
         let loss = self.output_backward(&x, batch, &mut dx, Some(gradients));
         drop(x);
         for layer in (0..layers).rev() {
             (self.pause)();
-            let Some(tape) = tapes.pop() else { break };
+            let tape = match kept.pop() {
+                Some(Kept::Tape(tape)) => tape,
+                Some(Kept::Input(mut x)) => self.forward_block(layer, &mut x, batch, &rotary),
+                None => break,
+            };
             self.backward_block(layer, tape, &mut dx, batch, &rotary, &mut gradients.layers[layer]);
         }
         if let Some(d_embed) = &mut gradients.embed {
@@ -555,6 +576,48 @@ mod tests {
             let model = tiny_model(family);
             check(&model, AdapterWeights::everything(&model));
         }
+    }
+
+    /// Computed again, a block is what it was: the gradients are the same to the bit, for a part of the memory.
+    #[test]
+    fn gradient_checkpointing_changes_memory_alone() {
+        let config = ModelConfig { num_layers: 8, ..tiny_model(true).config().clone() };
+        let model = Model::new(config.clone(), BaseWeights::random(&config, 7)).unwrap();
+        let hyper =
+            HyperParameters { rank: 3, train_embedding: true, train_norms: true, ..Default::default() };
+        let mut weights = AdapterWeights::fresh(&model, &hyper, 1).unwrap();
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        for (tensor, _) in weights.tensors_mut() {
+            tensor.iter_mut().for_each(|value| *value += random.random_range(-0.1..0.1));
+        }
+        let run = |checkpointing: bool| {
+            let (scratch, mut gradients) = (Scratch::default(), weights.zeros_like());
+            let pass = Pass::new(&model, &weights, Threads::One, &|| (), &scratch);
+            let loss = pass.checkpointing(checkpointing).run(&batch(), &mut gradients);
+            (loss, gradients, scratch.peak_bytes())
+        };
+        let (loss, gradients, bytes) = run(false);
+        let (loss_again, gradients_again, fewer_bytes) = run(true);
+        assert_eq!(loss, loss_again);
+        assert_eq!(gradients, gradients_again);
+        assert!(3 * fewer_bytes < bytes, "{fewer_bytes} of {bytes} bytes");
+    }
+
+    #[test]
+    fn gradients_of_some_projections_of_some_layers_equal_finite_differences() {
+        let model = tiny_model(true);
+        let hyper = HyperParameters {
+            rank: 3,
+            alpha: 3.0,
+            use_rslora: true,
+            target_modules: vec!["v_proj".into(), "down_proj".into()],
+            layers_to_transform: vec![1],
+            ..Default::default()
+        };
+        let adapter = AdapterWeights::fresh(&model, &hyper, 1).unwrap();
+        assert!((adapter.scale - 3.0f32.sqrt()).abs() < 1e-6);
+        assert_eq!(adapter.parameters(), 3 * (16 + 8 + 24 + 16));
+        check(&model, adapter);
     }
 
     /// The step that serves and the pass that trains compute the same function.

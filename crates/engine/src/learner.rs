@@ -84,6 +84,7 @@ pub(crate) struct Learner<'a> {
     pool: &'a rayon::ThreadPool,
     courtesy: Courtesy,
     max_grad_norm: f32,
+    checkpointing: bool,
     loss: f64,
     weight: f64,
 }
@@ -100,7 +101,30 @@ impl<'a> Learner<'a> {
         let gradients = (0..pool.current_num_threads()).map(|_| weights.zeros_like()).collect();
         let scratch = Scratch::default();
         let (loss, weight) = (0.0, 0.0);
-        Self { model, weights, optimizer, gradients, scratch, pool, courtesy, max_grad_norm, loss, weight }
+        let checkpointing = false;
+        Self {
+            model,
+            weights,
+            optimizer,
+            gradients,
+            scratch,
+            pool,
+            courtesy,
+            max_grad_norm,
+            checkpointing,
+            loss,
+            weight,
+        }
+    }
+
+    /// The same with gradient checkpointing or without.
+    pub(crate) fn checkpointing(self, checkpointing: bool) -> Self {
+        Self { checkpointing, ..self }
+    }
+
+    /// Most bytes of activations that were there at once.
+    pub(crate) fn activation_bytes(&self) -> usize {
+        self.scratch.peak_bytes()
     }
 
     /// Into how many parts a batch is best split.
@@ -113,13 +137,15 @@ impl<'a> Learner<'a> {
         let threads = if shards.len() == 1 { Threads::All } else { Threads::One };
         let (model, weights, courtesy, scratch) = (self.model, &self.weights, &self.courtesy, &self.scratch);
         let pause = || courtesy.stand_aside();
-        let gradients = &mut self.gradients;
+        let (gradients, checkpointing) = (&mut self.gradients, self.checkpointing);
         let losses: Vec<f64> = self.pool.install(|| {
             shards
                 .par_iter()
                 .zip(gradients.par_iter_mut())
                 .map(|(shard, gradients)| {
-                    Pass::new(model, weights, threads, &pause, scratch).run(shard, gradients)
+                    Pass::new(model, weights, threads, &pause, scratch)
+                        .checkpointing(checkpointing)
+                        .run(shard, gradients)
                 })
                 .collect()
         });

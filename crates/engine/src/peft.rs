@@ -9,18 +9,17 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     EngineError, ModelConfig, Result,
-    adapter::{AdapterWeights, LayerChange, Lora, Projection, named_projections},
+    adapter::{AdapterWeights, LayerChange, Lora, Projection, chosen_layers, lora_scale, named_projections},
     model::Model,
     weights::{read_safetensors, to_f32},
 };
 
 /// Keys of `adapter_config.json` that change the arithmetic when they are on, so they must be off.
-const MUST_BE_OFF: [&str; 17] = [
+const MUST_BE_OFF: [&str; 16] = [
     "use_dora",
     "fan_in_fan_out",
     "rank_pattern",
     "alpha_pattern",
-    "layers_to_transform",
     "layers_pattern",
     "layer_replication",
     "lora_bias",
@@ -54,11 +53,12 @@ pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
         .map(|(name, tensor)| (name.replace(".modules_to_save", "").replace(".default", ""), tensor))
         .collect();
     let base = model.config();
+    let chosen = chosen_layers(&config.layers, base.num_layers)?;
     let mut layers = Vec::with_capacity(base.num_layers);
-    for at in 0..base.num_layers {
+    for (at, chosen) in chosen.into_iter().enumerate() {
         let prefix = format!("{PREFIX}model.layers.{at}");
         let mut layer = LayerChange::default();
-        for &projection in &config.projections {
+        for &projection in config.projections.iter().filter(|_| chosen) {
             let path = format!("{prefix}.{}.{}", projection.parent(), projection.name());
             let (d_in, rows) = (projection.d_in(base), projection.rows(base));
             let a = take(&mut tensors, &format!("{path}.lora_A.weight"), &[config.rank, d_in])?;
@@ -108,7 +108,11 @@ pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
     }
     match tensors.keys().min() {
         Some(name) => Err(EngineError::Adapter(format!("`{name}` has no place in this model"))),
-        None => Ok(AdapterWeights { scale: config.scale, layers, embed, norm }),
+        None => {
+            let Config { rank, alpha, stabilised, .. } = config;
+            let scale = lora_scale(alpha, rank, stabilised);
+            Ok(AdapterWeights { scale, alpha, stabilised, layers, embed, norm })
+        }
     }
 }
 
@@ -133,7 +137,11 @@ fn take(tensors: &mut HashMap<String, Tensor>, name: &str, shape: &[usize]) -> R
 /// What of `adapter_config.json` matters here.
 struct Config {
     rank: usize,
-    scale: f32,
+    alpha: f32,
+    /// `use_rslora`
+    stabilised: bool,
+    /// `layers_to_transform`; empty is all.
+    layers: Vec<u32>,
     projections: Vec<Projection>,
     /// Whether a trained embedding is the output matrix too, where the base model ties them.
     tied: bool,
@@ -166,7 +174,11 @@ impl Config {
         let alpha = object.get("lora_alpha").and_then(Value::as_f64).filter(|alpha| alpha.is_finite());
         let alpha = alpha.ok_or_else(|| bad("`lora_alpha` must be a number".into()))? as f32;
         let stabilised = object.get("use_rslora").is_some_and(is_on);
-        let scale = alpha / if stabilised { (rank as f32).sqrt() } else { rank as f32 };
+        let layers = match object.get("layers_to_transform").filter(|value| !value.is_null()) {
+            None => Vec::new(),
+            Some(value) => layer_numbers(value)
+                .ok_or_else(|| bad("`layers_to_transform` must be a number or a list of them".into()))?,
+        };
         let names: Vec<String> = match object.get("target_modules") {
             Some(Value::Array(names)) => names.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect(),
             Some(Value::String(name)) if name == "all-linear" => {
@@ -175,7 +187,16 @@ impl Config {
             _ => return Err(bad("`target_modules` must be a list of projections".into())),
         };
         let tied = object.get("ensure_weight_tying").is_some_and(is_on);
-        Ok(Self { rank, scale, projections: named_projections(&names, base)?, tied })
+        Ok(Self { rank, alpha, stabilised, layers, projections: named_projections(&names, base)?, tied })
+    }
+}
+
+/// One layer or several of them, as PEFT writes either.
+fn layer_numbers(value: &Value) -> Option<Vec<u32>> {
+    let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
+    match value {
+        Value::Array(numbers) => numbers.iter().map(number).collect(),
+        one => number(one).map(|number| vec![number]),
     }
 }
 
@@ -197,7 +218,7 @@ fn is_on(value: &Value) -> bool {
 pub(crate) fn write(model: &Model, weights: &AdapterWeights) -> Result<Adapter> {
     let base = model.config();
     let mut tensors: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
-    let (mut targets, mut saved) = (BTreeSet::new(), BTreeSet::new());
+    let (mut targets, mut saved, mut adapted) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut rank = None;
     for (at, layer) in weights.layers.iter().enumerate() {
         let prefix = format!("{PREFIX}model.layers.{at}");
@@ -211,6 +232,7 @@ pub(crate) fn write(model: &Model, weights: &AdapterWeights) -> Result<Adapter> 
                 tensors.push((format!("{path}.lora_A.weight"), vec![lora.rank, d_in], &lora.a));
                 tensors.push((format!("{path}.lora_B.weight"), vec![lora.rows.len(), lora.rank], &lora.b));
                 targets.insert(lora.projection.name());
+                adapted.insert(at);
                 rank = Some(lora.rank);
             }
         }
@@ -248,14 +270,15 @@ pub(crate) fn write(model: &Model, weights: &AdapterWeights) -> Result<Adapter> 
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": null,
         "r": rank,
-        "lora_alpha": weights.scale * rank as f32,
+        "lora_alpha": weights.alpha,
         "target_modules": targets,
+        "layers_to_transform": (adapted.len() < base.num_layers).then_some(adapted),
         "modules_to_save": saved,
         "ensure_weight_tying": base.tie_word_embeddings && weights.embed.is_some(),
         "bias": "none",
         "lora_dropout": 0.0,
         "fan_in_fan_out": false,
-        "use_rslora": false,
+        "use_rslora": weights.stabilised,
         "use_dora": false,
         "inference_mode": true,
     });

@@ -1,7 +1,10 @@
 //! Buffers that are used again: fresh memory costs a page fault every four KiB, and a training step asks for
 //! gigabytes.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use parking_lot::Mutex;
 
@@ -9,6 +12,9 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     free: Mutex<Vec<Vec<f32>>>,
+    /// Values in all of its buffers, free or on loan, now and at most.
+    held: AtomicUsize,
+    peak: AtomicUsize,
 }
 
 /// A buffer on loan; it goes back when it is dropped.
@@ -25,8 +31,11 @@ impl Scratch {
         let mut values = self.reuse(len).unwrap_or_default();
         if values.len() < len {
             // Dropped first, so that the old and the new one are not there together.
+            self.held.fetch_sub(values.len(), Ordering::Relaxed);
             drop(std::mem::take(&mut values));
             values = vec![0.0; len];
+            let held = self.held.fetch_add(len, Ordering::Relaxed) + len;
+            self.peak.fetch_max(held, Ordering::Relaxed);
         }
         let mut buffer = Buffer { values, len, home: self };
         if cfg!(debug_assertions) {
@@ -48,6 +57,11 @@ impl Scratch {
         let mut buffer = self.take(values.len());
         buffer.copy_from_slice(values);
         buffer
+    }
+
+    /// Most bytes that its buffers ever took.
+    pub(crate) fn peak_bytes(&self) -> usize {
+        self.peak.load(Ordering::Relaxed) * size_of::<f32>()
     }
 
     /// The smallest free buffer that holds `len` without wasting more than as much again; else the largest that
@@ -95,10 +109,12 @@ mod tests {
             assert_eq!(&buffer[..], [0.0; 100]);
             buffer.as_ptr()
         };
+        assert_eq!(scratch.peak_bytes(), 400);
         let again = scratch.copy(&[1.5; 60]);
         assert_eq!((again.as_ptr(), &again[..]), (at, &[1.5; 60][..]));
         drop(again);
         assert_ne!(scratch.take(10).as_ptr(), at);
+        assert_eq!(scratch.peak_bytes(), 440);
     }
 
     #[test]

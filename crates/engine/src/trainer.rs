@@ -49,6 +49,12 @@ struct Encoded {
 /// With more noise nothing is left of a prompt.
 const MOST_NOISE: f32 = 0.9;
 
+/// A batch whose free part is at most one in so many of its tokens is full enough.
+const FULL_ENOUGH: usize = 8;
+
+/// How many examples are tried for the rest of a batch.
+const LOOK_AHEAD: usize = 64;
+
 /// An example that is seen less often than this is seen this often.
 const RAREST: f32 = 1e-3;
 
@@ -128,7 +134,8 @@ impl LoraTrainer {
         let optimizer = AdamW::new(&weights, 0.999, hyper.weight_decay);
         let courtesy = self.courtesy.clone();
         let mut learner =
-            Learner::new(&self.model, weights, optimizer, hyper.max_grad_norm, &self.pool, courtesy);
+            Learner::new(&self.model, weights, optimizer, hyper.max_grad_norm, &self.pool, courtesy)
+                .checkpointing(hyper.gradient_checkpointing);
         let mut order = Order::new(&examples, job.seed);
         let mut noise = self.noise(job)?;
         let mut progress = TrainProgress {
@@ -181,6 +188,7 @@ impl LoraTrainer {
             ("tokens".to_owned(), progress.tokens as f64),
             ("seconds".to_owned(), seconds),
             ("tokens_per_s".to_owned(), progress.tokens as f64 / seconds.max(1e-9)),
+            ("activation_mb".to_owned(), learner.activation_bytes() as f64 / 1e6),
         ]);
         Ok(Trained { adapter, metrics })
     }
@@ -247,14 +255,15 @@ impl Order {
             if self.pending.is_empty() {
                 self.begin_pass(examples);
             }
-            let Some(&next) = self.pending.last() else { break };
-            let length = examples[next].tokens.len();
-            if !batch.is_empty() && taken + length > tokens {
-                break;
-            }
-            taken += length;
+            let room = tokens.saturating_sub(taken);
+            let fits = |at: &usize| batch.is_empty() || examples[*at].tokens.len() <= room;
+            // The next one, or where it does not fit and much room is left, the first after it that does.
+            let reach = if room * FULL_ENOUGH > tokens { LOOK_AHEAD } else { 1 };
+            let window = self.pending.len().saturating_sub(reach)..self.pending.len();
+            let Some(at) = window.rev().find(|&at| fits(&self.pending[at])) else { break };
+            let next = self.pending.remove(at);
+            taken += examples[next].tokens.len();
             batch.push(next);
-            self.pending.pop();
             if batch.len() >= self.pass {
                 break;
             }
@@ -328,6 +337,42 @@ mod tests {
         seen.truncate(6);
         seen.sort_unstable();
         assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn batches_of_uneven_examples_are_filled() {
+        let mut random = ChaCha8Rng::seed_from_u64(2);
+        let lengths: Vec<usize> = (0..2000).map(|_| random.random_range(20..700)).collect();
+        let examples = examples(&lengths);
+        let mut order = Order::new(&examples, 7);
+        let mut seen = vec![0; examples.len()];
+        let (mut filled, mut batches) = (0, 0);
+        while order.pending.len() > LOOK_AHEAD || batches == 0 {
+            let batch = order.next_batch(&examples, 1024);
+            let taken: usize = batch.iter().map(|&at| lengths[at]).sum();
+            assert!(taken <= 1024);
+            (filled, batches) = (filled + taken, batches + 1);
+            batch.into_iter().for_each(|at| seen[at] += 1);
+        }
+        let share = filled as f64 / (batches * 1024) as f64;
+        assert!(share > 0.93, "batches are {share:.3} full");
+        assert!(seen.iter().all(|&times| times <= 1));
+    }
+
+    /// Where everything is short against a batch, the order is that of the shuffle.
+    #[test]
+    fn short_examples_are_taken_as_they_come() {
+        let mut random = ChaCha8Rng::seed_from_u64(2);
+        let lengths: Vec<usize> = (0..500).map(|_| random.random_range(10..100)).collect();
+        let examples = examples(&lengths);
+        let mut order = Order::new(&examples, 7);
+        order.begin_pass(&examples);
+        let shuffled: Vec<usize> = order.pending.iter().rev().copied().collect();
+        let mut taken = Vec::new();
+        while order.pending.len() > 20 {
+            taken.extend(order.next_batch(&examples, 1024));
+        }
+        assert_eq!(taken, shuffled[..taken.len()]);
     }
 
     #[test]

@@ -6,6 +6,10 @@ use serde_json::Value;
 /// First in the canonical bytes; a new form of them gets a new one.
 const FORM: &str = "autoglm version 1";
 
+/// Hyper-parameters that came after the form. Where one has its default it is left out of the canonical bytes, so
+/// that hashes of versions from before it existed stay what they are.
+const CAME_LATER: [&str; 4] = ["prompt_noise", "use_rslora", "layers_to_transform", "gradient_checkpointing"];
+
 /// BLAKE3 over everything that made a version.
 ///
 /// The canonical bytes are six lines, each ended by `\n`: the form, the hashes of adapter, snapshot
@@ -20,11 +24,20 @@ pub fn version_hash(
 ) -> Result<ContentHash> {
     let snapshot = snapshot.map_or_else(|| "-".to_owned(), |hash| hash.to_string());
     let hyper = match hyper {
-        Some(hyper) => canonical(&to_value(hyper)?),
+        Some(hyper) => canonical(&hashed(hyper)?),
         None => "-".to_owned(),
     };
     let bytes = format!("{FORM}\n{adapter}\n{snapshot}\n{parent}\n{base}\n{hyper}\n");
     Ok(ContentHash::of(bytes.as_bytes()))
+}
+
+/// What of hyper-parameters is hashed.
+fn hashed(hyper: &HyperParameters) -> Result<Value> {
+    let (mut value, default) = (to_value(hyper)?, to_value(&HyperParameters::default())?);
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|key, value| !CAME_LATER.contains(&key.as_str()) || default.get(key) != Some(value));
+    }
+    Ok(value)
 }
 
 /// Hyper-parameters as JSON.
@@ -85,6 +98,18 @@ mod tests {
         let found = version_hash(hash(1), Some(hash(2)), None, hash(3), hash(4)).unwrap();
         let lines = [hash(1), hash(2), hash(3), hash(4)].map(|hash| hash.to_string()).join("\n");
         assert_eq!(found, ContentHash::of(format!("autoglm version 1\n{lines}\n-\n").as_bytes()));
+    }
+
+    #[test]
+    fn what_came_later_is_hashed_where_it_is_used() {
+        let plain = canonical(&hashed(&HyperParameters::default()).unwrap());
+        let start = r#"{"accumulation":1,"alpha":32.0,"batch_tokens":1024,"learning_rate":"#;
+        assert!(plain.starts_with(start), "{plain}");
+        assert!(plain.contains(r#""passes":3.0,"rank":16,"#), "{plain}");
+        let used = HyperParameters { use_rslora: true, prompt_noise: 0.5, ..HyperParameters::default() };
+        let used = canonical(&hashed(&used).unwrap());
+        assert!(used.contains(r#""passes":3.0,"prompt_noise":0.5,"rank":16,"#), "{used}");
+        assert!(used.contains(r#""use_rslora":true"#) && !used.contains("layers_to_transform"), "{used}");
     }
 
     #[test]

@@ -37,6 +37,11 @@ fn low_rank_matrices_beside_sliding_windows() {
     check("qwen2_windowed");
 }
 
+#[test]
+fn two_projections_of_one_layer_with_a_stabilised_scale() {
+    check("partial");
+}
+
 /// Base, adapter, base, adapter: each sequence of a batch is answered by its own version.
 #[test]
 fn versions_that_share_a_batch_do_not_touch_one_another() {
