@@ -33,8 +33,9 @@ pub use interaction::{
     AnswerSource, ChatMessage, Endpoint, FinishReason, Interaction, Role, Sampling, TokenLogprob, Usage,
 };
 pub use ports::{
-    AdapterHost, Control, Embedder, Generation, GenerationEvent, GenerationInput, GenerationRequest,
-    GenerationStream, Generator, TrainExample, TrainJob, TrainProgress, Trained, Trainer,
+    AdapterHost, CheckpointStore, Checkpointing, Control, Embedder, Generation, GenerationEvent,
+    GenerationInput, GenerationRequest, GenerationStream, Generator, Objective, TrainExample, TrainJob,
+    TrainProgress, Trained, Trainer,
 };
 pub use rollout::{ClusterEvidence, Evidence, Outcome, PairedEvidence, Rollout, RolloutState, Verdict};
 pub use store::{InteractionRecord, Store};

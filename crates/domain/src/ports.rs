@@ -1,11 +1,12 @@
 //! Ports to the engine: generating, embedding, hosting adapters, training.
 
-use std::{collections::BTreeMap, pin::Pin};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, ChatMessage, FinishReason, HyperParameters, Result, Sampling, TokenLogprob, Usage, VersionNumber,
+    Adapter, ChatMessage, FinishReason, HyperParameters, Result, Sampling, TokenLogprob, TrainingRunId,
+    Usage, VersionNumber,
 };
 
 /// What to go on from.
@@ -131,6 +132,30 @@ pub struct TrainExample {
     pub weight: f32,
     /// How often a pass over the data sees it, above 0: 2 is twice a pass, 0.25 once in four passes.
     pub frequency: f32,
+    /// What is minimised.
+    #[serde(default)]
+    pub objective: Objective,
+}
+
+/// What is minimised over an example.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "loss")]
+pub enum Objective {
+    /// Cross-entropy of the target.
+    #[default]
+    CrossEntropy,
+    /// Cross-entropy mixed with the divergence from the reference, `KL(reference ‖ model)` over the vocabulary at
+    /// every position of the target (Hinton et al. 2015).
+    Distill {
+        /// Share of the divergence, 0 to 1; cross-entropy has the rest.
+        share: f32,
+    },
+    /// The target before another answer (DPO, Rafailov et al. 2023, eq. 7), by the hyper-parameters
+    /// `preference_beta` and `preference_sft`.
+    Prefer {
+        /// The other answer.
+        rejected: String,
+    },
 }
 
 /// What to train.
@@ -138,12 +163,48 @@ pub struct TrainExample {
 pub struct TrainJob {
     /// The adapter to start from; `None` starts a fresh one.
     pub parent: Option<Adapter>,
+    /// The adapter that preferences are measured from and that is distilled, where an example asks for either;
+    /// `None` is the parent's, or the base model where there is no parent.
+    pub reference: Option<Adapter>,
     /// The examples.
     pub examples: Vec<TrainExample>,
     /// Hyper-parameters.
     pub hyper: HyperParameters,
     /// Seed of the order of examples and of fresh matrices. Same job, same seed: same adapter.
     pub seed: u64,
+    /// Where the job leaves checkpoints, and goes on from one that is there.
+    pub checkpointing: Option<Checkpointing>,
+}
+
+impl TrainJob {
+    /// A job that starts a fresh adapter and leaves no checkpoints.
+    pub fn new(examples: Vec<TrainExample>, hyper: HyperParameters, seed: u64) -> Self {
+        Self { parent: None, reference: None, examples, hyper, seed, checkpointing: None }
+    }
+}
+
+/// How a job leaves checkpoints.
+#[derive(Debug, Clone)]
+pub struct Checkpointing {
+    /// Where.
+    pub store: Arc<dyn CheckpointStore>,
+    /// Under which run.
+    pub run: TrainingRunId,
+    /// Seconds between two of them.
+    pub every_s: f32,
+}
+
+/// Port: the state of the training run in progress, so that a run which was cut short can go on. One run trains at
+/// a time, so there is one checkpoint at most.
+pub trait CheckpointStore: Send + Sync + std::fmt::Debug {
+    /// Keeps `state` for `run` durably, in place of whatever was kept before; all of it or nothing.
+    fn save(&self, run: TrainingRunId, state: &[u8]) -> Result<()>;
+
+    /// What was kept for `run`.
+    fn load(&self, run: TrainingRunId) -> Result<Option<Vec<u8>>>;
+
+    /// Keeps nothing any longer.
+    fn clear(&self) -> Result<()>;
 }
 
 /// How far a training job is.
@@ -172,6 +233,8 @@ pub enum Control {
     Continue,
     /// Stop; the job ends with `Conflict`.
     Cancel,
+    /// Leave a checkpoint and stop; the job ends with `Conflict`, and the same job goes on from there.
+    Stop,
 }
 
 /// What came out of a training job.

@@ -79,6 +79,10 @@ pub struct HyperParameters {
     /// Share of a prompt's tokens, 0 to 0.9, that are replaced by random ones each time that an example is seen
     /// (SwitchOut, Wang et al. 2018), against learning a few examples by heart; 0 is off.
     pub prompt_noise: f32,
+    /// How strongly preferences hold the model to the reference (DPO's beta), above 0.
+    pub preference_beta: f32,
+    /// Weight of the preferred answer's cross-entropy beside a preference (Pang et al. 2024); 0 is DPO alone.
+    pub preference_sft: f32,
     /// Keep only the input of each block and compute the rest of the block again on the way back: the same
     /// gradients for a third more arithmetic and a fraction of the memory (Chen et al. 2016).
     pub gradient_checkpointing: bool,
@@ -106,6 +110,8 @@ impl Default for HyperParameters {
             passes: 3.0,
             max_seconds: 0.0,
             prompt_noise: 0.0,
+            preference_beta: 0.1,
+            preference_sft: 1.0,
             gradient_checkpointing: false,
         }
     }

@@ -251,6 +251,11 @@ impl AdapterWeights {
         Self { layers, embed, norm, ..Self::default() }
     }
 
+    /// No change at all.
+    pub(crate) fn unchanged(model: &Model) -> Self {
+        Self { layers: vec![LayerChange::default(); model.config().num_layers], ..Self::default() }
+    }
+
     /// The same tensors, all zero.
     pub(crate) fn zeros_like(&self) -> Self {
         let mut zeros = self.clone();

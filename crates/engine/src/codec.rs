@@ -140,6 +140,7 @@ mod tests {
             target: target.into(),
             weight: 1.0,
             frequency: 1.0,
+            objective: Default::default(),
         }
     }
 

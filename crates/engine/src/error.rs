@@ -94,6 +94,9 @@ pub enum EngineError {
     /// A job was stopped by whoever started it.
     #[error("{0} was cancelled")]
     Cancelled(&'static str),
+    /// The checkpoint of a training cannot be gone on from.
+    #[error("the checkpoint cannot be used: {0}")]
+    Checkpoint(String),
     /// A fault of ours.
     #[error("{0}")]
     Internal(String),
@@ -126,6 +129,7 @@ impl EngineError {
             | Self::Tokenizer(_)
             | Self::Template(_)
             | Self::Request(_)
+            | Self::Checkpoint(_)
             | Self::PromptTooLong { .. } => ErrorKind::Invalid,
             Self::QueueFull { .. } | Self::TooManyAdapters { .. } | Self::ShuttingDown | Self::Hub(_) => {
                 ErrorKind::Unavailable

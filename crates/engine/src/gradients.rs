@@ -12,16 +12,14 @@ use crate::{
     adapter::{AdapterWeights, LayerChange, SlotChange},
     kernels::{
         AttentionShape, Mat, MatMut, RotaryTable, Threads, Weights, add_assign, attention_backward,
-        attention_forward, cross_entropy_row, matmul, rms_norm, rms_norm_backward, rotate, rotate_back,
+        attention_forward, matmul, rms_norm, rms_norm_backward, rotate, rotate_back,
         swiglu, swiglu_backward,
     },
+    loss::Teacher,
     model::{Model, normalise_heads},
     scratch::{Buffer, Scratch},
     weights::{LayerWeights, Linear},
 };
-
-/// Rows of logits that are held at once.
-const LOGIT_ROWS: usize = 256;
 
 /// One supervised position: the token that should follow `row`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,6 +30,23 @@ pub(crate) struct Target {
     pub(crate) token: u32,
     /// Weight of its loss.
     pub(crate) weight: f32,
+    /// Share of the loss that is the divergence from the teacher instead of cross-entropy, 0 to 1.
+    pub(crate) teacher_share: f32,
+}
+
+/// Two answers to one prompt, of which one is preferred (DPO, Rafailov et al. 2023).
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Pair {
+    /// Targets that are the preferred answer.
+    pub(crate) chosen: Range<usize>,
+    /// Targets that are the other one; their own weight is 0.
+    pub(crate) rejected: Range<usize>,
+    /// `log π(chosen) - log π(rejected)` of the reference model.
+    pub(crate) reference: f64,
+    /// How strongly the log-probabilities are held to the reference.
+    pub(crate) beta: f32,
+    /// Weight of its loss.
+    pub(crate) weight: f64,
 }
 
 /// Sequences laid end to end.
@@ -40,15 +55,55 @@ pub(crate) struct PackedBatch {
     pub(crate) tokens: Vec<u32>,
     pub(crate) sequences: Vec<Range<usize>>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) pairs: Vec<Pair>,
+    /// What the sum of its losses is divided by for their mean.
+    pub(crate) weight: f64,
 }
 
 impl PackedBatch {
     /// Appends a sequence; `targets` give the position in the sequence, the token after it, and the weight.
     pub(crate) fn push(&mut self, tokens: &[u32], targets: impl Iterator<Item = (usize, u32, f32)>) {
-        let start = self.tokens.len();
+        let added = self.append(tokens, targets, 0.0);
+        self.weight += self.targets[added].iter().map(|target| f64::from(target.weight)).sum::<f64>();
+    }
+
+    /// [`PackedBatch::push`] with `teacher_share` of the loss being the divergence from the teacher.
+    pub(crate) fn push_distilled(
+        &mut self,
+        tokens: &[u32],
+        targets: impl Iterator<Item = (usize, u32, f32)>,
+        teacher_share: f32,
+    ) {
+        let added = self.append(tokens, targets, teacher_share);
+        self.weight += self.targets[added].iter().map(|target| f64::from(target.weight)).sum::<f64>();
+    }
+
+    /// Appends two answers to one prompt; `pair` says the rest. A pair counts as much as its weight says.
+    pub(crate) fn push_pair(
+        &mut self,
+        chosen: (&[u32], impl Iterator<Item = (usize, u32, f32)>),
+        rejected: (&[u32], impl Iterator<Item = (usize, u32, f32)>),
+        pair: Pair,
+    ) {
+        let chosen = self.append(chosen.0, chosen.1, 0.0);
+        let rejected = self.append(rejected.0, rejected.1, 0.0);
+        self.weight += pair.weight;
+        self.pairs.push(Pair { chosen, rejected, ..pair });
+    }
+
+    /// Appends a sequence and returns which targets are its.
+    fn append(
+        &mut self,
+        tokens: &[u32],
+        targets: impl Iterator<Item = (usize, u32, f32)>,
+        teacher_share: f32,
+    ) -> Range<usize> {
+        let (start, first) = (self.tokens.len(), self.targets.len());
         self.tokens.extend_from_slice(tokens);
         self.sequences.push(start..self.tokens.len());
-        self.targets.extend(targets.map(|(at, token, weight)| Target { row: start + at, token, weight }));
+        let target = |(at, token, weight)| Target { row: start + at, token, weight, teacher_share };
+        self.targets.extend(targets.map(target));
+        first..self.targets.len()
     }
 }
 
@@ -66,12 +121,14 @@ struct Tape<'a> {
 
 /// A pass over one packed batch.
 pub(crate) struct Pass<'a> {
-    model: &'a Model,
-    adapter: &'a AdapterWeights,
-    threads: Threads,
+    pub(crate) model: &'a Model,
+    pub(crate) adapter: &'a AdapterWeights,
+    pub(crate) threads: Threads,
     /// Called between blocks, so that training can stand aside for serving.
-    pause: &'a (dyn Fn() + Sync),
-    scratch: &'a Scratch,
+    pub(crate) pause: &'a (dyn Fn() + Sync),
+    pub(crate) scratch: &'a Scratch,
+    /// What the model is that is imitated, where a target asks for it.
+    teacher: Option<&'a AdapterWeights>,
     /// Whether blocks are computed again on the way back instead of being kept.
     checkpointing: bool,
 }
@@ -92,7 +149,7 @@ impl<'a> Pass<'a> {
         pause: &'a (dyn Fn() + Sync),
         scratch: &'a Scratch,
     ) -> Self {
-        Self { model, adapter, threads, pause, scratch, checkpointing: false }
+        Self { model, adapter, threads, pause, scratch, teacher: None, checkpointing: false }
     }
 
     /// The same with gradient checkpointing or without.
@@ -100,9 +157,15 @@ impl<'a> Pass<'a> {
         Self { checkpointing, ..self }
     }
 
+    /// The same with a model to imitate.
+    pub(crate) fn teacher(self, teacher: Option<&'a AdapterWeights>) -> Self {
+        Self { teacher, ..self }
+    }
+
     /// Sum of `weight · loss` over the targets, in nats; adds its gradients to `gradients`.
     pub(crate) fn run(&self, batch: &PackedBatch, gradients: &mut AdapterWeights) -> f64 {
         let rotary = self.rotary(batch);
+        let taught = self.taught(batch, &rotary);
         let mut x = self.embed(batch);
         let layers = self.model.config().num_layers;
         let mut kept = Vec::with_capacity(layers);
@@ -112,8 +175,9 @@ impl<'a> Pass<'a> {
             kept.push(if self.checkpointing { Kept::Input(tape.input) } else { Kept::Tape(tape) });
         }
         let mut dx = self.scratch.zeros(x.len());
-        let loss = self.output_backward(&x, batch, &mut dx, Some(gradients));
-        drop(x);
+        let teacher = taught.as_ref().map(|(adapter, x)| Teacher { adapter, x });
+        let loss = self.output_backward(&x, teacher, batch, &mut dx, Some(gradients));
+        drop((x, taught));
         for layer in (0..layers).rev() {
             (self.pause)();
             let tape = match kept.pop() {
@@ -135,13 +199,35 @@ impl<'a> Pass<'a> {
     /// The loss alone.
     pub(crate) fn loss(&self, batch: &PackedBatch) -> f64 {
         let rotary = self.rotary(batch);
+        let taught = self.taught(batch, &rotary);
+        let x = self.last_states(batch, &rotary);
+        let mut unused = self.scratch.zeros(x.len());
+        let teacher = taught.as_ref().map(|(adapter, x)| Teacher { adapter, x });
+        self.output_backward(&x, teacher, batch, &mut unused, None)
+    }
+
+    /// Log-probabilities of every target's token, in nats.
+    pub(crate) fn score(&self, batch: &PackedBatch) -> Vec<f32> {
+        self.log_probabilities(&self.last_states(batch, &self.rotary(batch)), &batch.targets)
+    }
+
+    /// Hidden states after the last block: `[rows, hidden]`.
+    fn last_states(&self, batch: &PackedBatch, rotary: &RotaryTable) -> Buffer<'a> {
         let mut x = self.embed(batch);
         for layer in 0..self.model.config().num_layers {
             (self.pause)();
-            self.forward_block(layer, &mut x, batch, &rotary);
+            self.forward_block(layer, &mut x, batch, rotary);
         }
-        let mut unused = self.scratch.zeros(x.len());
-        self.output_backward(&x, batch, &mut unused, None)
+        x
+    }
+
+    /// The teacher with its last states, where a target asks for it.
+    fn taught(&self, batch: &PackedBatch, rotary: &RotaryTable) -> Option<(&'a AdapterWeights, Buffer<'a>)> {
+        let wanted = batch.targets.iter().any(|target| target.teacher_share > 0.0);
+        let adapter = self.teacher.filter(|_| wanted)?;
+        let Self { model, threads, pause, scratch, .. } = *self;
+        let pass = Pass::new(model, adapter, threads, pause, scratch);
+        Some((adapter, pass.last_states(batch, rotary)))
     }
 
     fn rotary(&self, batch: &PackedBatch) -> RotaryTable {
@@ -308,61 +394,6 @@ impl<'a> Pass<'a> {
         rms_norm_backward(dx, gradients.input_norm.as_deref_mut(), &d_normed, &tape.input, input_norm, eps);
     }
 
-    /// Final norm, logits of the supervised rows, cross-entropy, and their gradients into `dx` and
-    /// `gradients`; without `gradients` the loss alone.
-    fn output_backward(
-        &self,
-        x: &[f32],
-        batch: &PackedBatch,
-        dx: &mut [f32],
-        mut gradients: Option<&mut AdapterWeights>,
-    ) -> f64 {
-        let config = self.model.config();
-        let (hidden, vocab, eps) = (config.hidden_size, config.vocab_size, config.rms_norm_eps);
-        let norm = self.adapter.norm.as_deref().unwrap_or(&self.model.weights().norm);
-        let output = self.model.output(Some(self.adapter));
-        let tied = self.model.weights().lm_head.is_none();
-        let mut loss = 0.0;
-        let mut logits = self.scratch.take(LOGIT_ROWS.min(batch.targets.len()) * vocab);
-        for targets in batch.targets.chunks(LOGIT_ROWS) {
-            (self.pause)();
-            let count = targets.len();
-            let mut rows = self.scratch.take(count * hidden);
-            for (row, target) in rows.chunks_exact_mut(hidden).zip(targets) {
-                row.copy_from_slice(&x[target.row * hidden..][..hidden]);
-            }
-            let mut normed = self.scratch.take(rows.len());
-            rms_norm(&mut normed, &rows, norm, eps);
-            let logits = &mut logits[..count * vocab];
-            let normed_view = Mat::new(&normed, count, hidden);
-            output.multiply(logits, &normed, hidden, self.threads);
-            for (logits, target) in logits.chunks_exact_mut(vocab).zip(targets) {
-                let nats = cross_entropy_row(logits, target.token as usize, target.weight);
-                loss += f64::from(nats) * f64::from(target.weight);
-            }
-            let Some(gradients) = gradients.as_deref_mut() else { continue };
-            let d_logits = Mat::new(logits, count, vocab);
-            let mut d_normed = self.scratch.take(rows.len());
-            output.multiply_back(&mut d_normed, logits, hidden, self.threads);
-            if let (true, Some(d_embed)) = (tied, &mut gradients.embed) {
-                matmul(
-                    MatMut::new(d_embed, vocab, hidden),
-                    true,
-                    1.0,
-                    d_logits.t(),
-                    normed_view,
-                    self.threads,
-                );
-            }
-            let mut d_rows = self.scratch.zeros(rows.len());
-            rms_norm_backward(&mut d_rows, gradients.norm.as_deref_mut(), &d_normed, &rows, norm, eps);
-            for (target, d_row) in targets.iter().zip(d_rows.chunks_exact(hidden)) {
-                add_assign(&mut dx[target.row * hidden..][..hidden], d_row);
-            }
-        }
-        loss
-    }
-
     /// `y = x Wᵀ + b + Σ scale · (x Aᵀ) Bᵀ`, and each `x Aᵀ`.
     fn linear(&self, x: &[f32], base: &Linear, change: &SlotChange) -> (Buffer<'a>, Vec<Buffer<'a>>) {
         let rows = x.len() / base.d_in;
@@ -466,209 +497,4 @@ fn head_norms_backward(
 }
 
 #[cfg(test)]
-mod tests {
-    use autoglm_domain::HyperParameters;
-    use rand::{RngExt as _, SeedableRng as _};
-    use rand_chacha::ChaCha8Rng;
-
-    use super::*;
-    use crate::{
-        Family, ModelConfig, RopeConfig, RopeScaling, SequenceInput, WantedLogits, weights::BaseWeights,
-    };
-
-    const FAMILIES: [Family; 3] = [Family::Llama, Family::Qwen3, Family::Glm4];
-
-    /// A model with every option that `family` brings, and a window in its second block.
-    fn tiny_model(family: Family) -> Model {
-        let glm = family == Family::Glm4;
-        let config = ModelConfig {
-            family,
-            vocab_size: 23,
-            hidden_size: 16,
-            intermediate_size: 24,
-            num_layers: 2,
-            num_heads: 4,
-            num_kv_heads: 2,
-            head_dim: 4,
-            rms_norm_eps: 1e-5,
-            rope: RopeConfig {
-                partial_rotary_factor: if glm { 0.5 } else { 1.0 },
-                interleaved: glm,
-                ..RopeConfig::whole(10_000.0, RopeScaling::None)
-            },
-            tie_word_embeddings: true,
-            attention_bias: glm,
-            attention_out_bias: false,
-            mlp_bias: false,
-            qk_norm: family == Family::Qwen3,
-            branch_norms: glm,
-            fused_gate_up: glm,
-            sliding_window: Some(2),
-            windowed_layers: vec![false, true],
-            max_position_embeddings: 32,
-            bos_token_id: None,
-            eos_token_ids: vec![1],
-            initializer_range: 0.3,
-        };
-        let weights = BaseWeights::random(&config, 7);
-        Model::new(config, weights).unwrap()
-    }
-
-    fn batch() -> PackedBatch {
-        let mut batch = PackedBatch::default();
-        batch.push(&[3, 9, 14, 2, 7], [(2, 5, 0.4), (3, 11, 0.3), (4, 1, 0.3)].into_iter());
-        batch.push(&[8, 8, 20], [(1, 6, 0.5), (2, 1, 0.5)].into_iter());
-        batch
-    }
-
-    /// Compares the gradient with central differences at a sample of positions of every tensor.
-    fn check(model: &Model, mut weights: AdapterWeights) {
-        let mut random = ChaCha8Rng::seed_from_u64(3);
-        for (tensor, _) in weights.tensors_mut() {
-            tensor.iter_mut().for_each(|value| *value += random.random_range(-0.1..0.1));
-        }
-        let (batch, pause, scratch) = (batch(), || (), Scratch::default());
-        let mut gradients = weights.zeros_like();
-        let loss = Pass::new(model, &weights, Threads::One, &pause, &scratch).run(&batch, &mut gradients);
-        assert!(
-            (loss - Pass::new(model, &weights, Threads::One, &pause, &scratch).loss(&batch)).abs() < 1e-6
-        );
-        let h = 5e-3;
-        let tensors = gradients.tensors_mut().len();
-        for tensor in 0..tensors {
-            let length = weights.tensors_mut()[tensor].0.len();
-            for _ in 0..6 {
-                let at = random.random_range(0..length);
-                let mut losses = [0.0; 2];
-                for (loss, step) in losses.iter_mut().zip([h, -h]) {
-                    weights.tensors_mut()[tensor].0[at] += step;
-                    *loss = Pass::new(model, &weights, Threads::One, &pause, &scratch).loss(&batch);
-                    weights.tensors_mut()[tensor].0[at] -= step;
-                }
-                let expected = (losses[0] - losses[1]) / f64::from(2.0 * h);
-                let ours = f64::from(gradients.tensors_mut()[tensor].0[at]);
-                assert!(
-                    (ours - expected).abs() < 2e-3 + 0.02 * expected.abs(),
-                    "tensor {tensor} at {at}: {ours} instead of {expected}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn gradients_of_a_whole_adapter_equal_finite_differences() {
-        let hyper = HyperParameters {
-            rank: 3,
-            alpha: 6.0,
-            train_embedding: true,
-            train_norms: true,
-            ..Default::default()
-        };
-        for family in FAMILIES {
-            let model = tiny_model(family);
-            check(&model, AdapterWeights::fresh(&model, &hyper, 1).unwrap());
-        }
-    }
-
-    #[test]
-    fn gradients_of_every_base_weight_equal_finite_differences() {
-        for family in FAMILIES {
-            let model = tiny_model(family);
-            check(&model, AdapterWeights::everything(&model));
-        }
-    }
-
-    /// Computed again, a block is what it was: the gradients are the same to the bit, for a part of the memory.
-    #[test]
-    fn gradient_checkpointing_changes_memory_alone() {
-        let config = ModelConfig { num_layers: 8, ..tiny_model(true).config().clone() };
-        let model = Model::new(config.clone(), BaseWeights::random(&config, 7)).unwrap();
-        let hyper =
-            HyperParameters { rank: 3, train_embedding: true, train_norms: true, ..Default::default() };
-        let mut weights = AdapterWeights::fresh(&model, &hyper, 1).unwrap();
-        let mut random = ChaCha8Rng::seed_from_u64(3);
-        for (tensor, _) in weights.tensors_mut() {
-            tensor.iter_mut().for_each(|value| *value += random.random_range(-0.1..0.1));
-        }
-        let run = |checkpointing: bool| {
-            let (scratch, mut gradients) = (Scratch::default(), weights.zeros_like());
-            let pass = Pass::new(&model, &weights, Threads::One, &|| (), &scratch);
-            let loss = pass.checkpointing(checkpointing).run(&batch(), &mut gradients);
-            (loss, gradients, scratch.peak_bytes())
-        };
-        let (loss, gradients, bytes) = run(false);
-        let (loss_again, gradients_again, fewer_bytes) = run(true);
-        assert_eq!(loss, loss_again);
-        assert_eq!(gradients, gradients_again);
-        assert!(3 * fewer_bytes < bytes, "{fewer_bytes} of {bytes} bytes");
-    }
-
-    #[test]
-    fn gradients_of_some_projections_of_some_layers_equal_finite_differences() {
-        let model = tiny_model(true);
-        let hyper = HyperParameters {
-            rank: 3,
-            alpha: 3.0,
-            use_rslora: true,
-            target_modules: vec!["v_proj".into(), "down_proj".into()],
-            layers_to_transform: vec![1],
-            ..Default::default()
-        };
-        let adapter = AdapterWeights::fresh(&model, &hyper, 1).unwrap();
-        assert!((adapter.scale - 3.0f32.sqrt()).abs() < 1e-6);
-        assert_eq!(adapter.parameters(), 3 * (16 + 8 + 24 + 16));
-        check(&model, adapter);
-    }
-
-    /// The step that serves and the pass that trains compute the same function.
-    #[test]
-    fn serving_in_chunks_and_training_agree() {
-        for family in FAMILIES {
-            serve_and_train(&tiny_model(family));
-        }
-    }
-
-    fn serve_and_train(model: &Model) {
-        let hyper = HyperParameters {
-            rank: 3,
-            alpha: 6.0,
-            train_embedding: true,
-            train_norms: true,
-            ..Default::default()
-        };
-        let mut adapter = AdapterWeights::fresh(model, &hyper, 1).unwrap();
-        let mut random = ChaCha8Rng::seed_from_u64(5);
-        for (tensor, _) in adapter.tensors_mut() {
-            tensor.iter_mut().for_each(|value| *value += random.random_range(-0.2..0.2));
-        }
-        let tokens = [3, 9, 14, 2, 7, 21, 4];
-        let mut cache = model.new_cache();
-        let mut other = model.new_cache();
-        let mut logits = Vec::new();
-        for chunk in [&tokens[..4], &tokens[4..6], &tokens[6..]] {
-            let mut batch = [
-                SequenceInput { tokens: chunk, cache: &mut other, adapter: None, logits: WantedLogits::Last },
-                SequenceInput {
-                    tokens: chunk,
-                    cache: &mut cache,
-                    adapter: Some(&adapter),
-                    logits: WantedLogits::All,
-                },
-            ];
-            let step = model.step(&mut batch).unwrap();
-            logits.extend_from_slice(&step[23..]);
-        }
-        let mut packed = PackedBatch::default();
-        packed.push(&tokens, (0..7).map(|at| (at, (at as u32 * 5) % 23, 1.0)));
-        let expected: f64 = packed
-            .targets
-            .iter()
-            .map(|target| {
-                let mut row = logits[target.row * 23..][..23].to_vec();
-                f64::from(cross_entropy_row(&mut row, target.token as usize, 1.0))
-            })
-            .sum();
-        let loss = Pass::new(model, &adapter, Threads::One, &|| (), &Scratch::default()).loss(&packed);
-        assert!((loss - expected).abs() < 1e-4, "{loss} instead of {expected}");
-    }
-}
+mod tests;

@@ -85,6 +85,7 @@ pub(crate) struct Learner<'a> {
     courtesy: Courtesy,
     max_grad_norm: f32,
     checkpointing: bool,
+    teacher: Option<AdapterWeights>,
     loss: f64,
     weight: f64,
 }
@@ -101,7 +102,7 @@ impl<'a> Learner<'a> {
         let gradients = (0..pool.current_num_threads()).map(|_| weights.zeros_like()).collect();
         let scratch = Scratch::default();
         let (loss, weight) = (0.0, 0.0);
-        let checkpointing = false;
+        let (checkpointing, teacher) = (false, None);
         Self {
             model,
             weights,
@@ -112,6 +113,7 @@ impl<'a> Learner<'a> {
             courtesy,
             max_grad_norm,
             checkpointing,
+            teacher,
             loss,
             weight,
         }
@@ -120,6 +122,43 @@ impl<'a> Learner<'a> {
     /// The same with gradient checkpointing or without.
     pub(crate) fn checkpointing(self, checkpointing: bool) -> Self {
         Self { checkpointing, ..self }
+    }
+
+    /// The same with a model to imitate.
+    pub(crate) fn teacher(self, teacher: Option<AdapterWeights>) -> Self {
+        Self { teacher, ..self }
+    }
+
+    /// Every tensor of the weights and of the optimiser's moments.
+    pub(crate) fn state_mut(&mut self) -> [(&'static str, Vec<(&mut [f32], bool)>); 3] {
+        let (mean, variance) = self.optimizer.moments_mut();
+        [
+            ("weights", self.weights.tensors_mut()),
+            ("mean", mean.tensors_mut()),
+            ("variance", variance.tensors_mut()),
+        ]
+    }
+
+    /// Steps that the optimiser has done.
+    pub(crate) fn optimizer_step(&self) -> i32 {
+        self.optimizer.step
+    }
+
+    /// Lets the optimiser go on after `step` steps.
+    pub(crate) fn set_optimizer_step(&mut self, step: i32) {
+        self.optimizer.step = step;
+    }
+
+    /// Log-probabilities of the targets of `batch` after `weights`, in nats.
+    pub(crate) fn score(
+        model: &Model,
+        weights: &AdapterWeights,
+        batch: &PackedBatch,
+        pool: &rayon::ThreadPool,
+        courtesy: &Courtesy,
+    ) -> Vec<f32> {
+        let (pause, scratch) = (|| courtesy.stand_aside(), Scratch::default());
+        pool.install(|| Pass::new(model, weights, Threads::All, &pause, &scratch).score(batch))
     }
 
     /// Most bytes of activations that were there at once.
@@ -138,6 +177,7 @@ impl<'a> Learner<'a> {
         let (model, weights, courtesy, scratch) = (self.model, &self.weights, &self.courtesy, &self.scratch);
         let pause = || courtesy.stand_aside();
         let (gradients, checkpointing) = (&mut self.gradients, self.checkpointing);
+        let teacher = self.teacher.as_ref();
         let losses: Vec<f64> = self.pool.install(|| {
             shards
                 .par_iter()
@@ -145,12 +185,13 @@ impl<'a> Learner<'a> {
                 .map(|(shard, gradients)| {
                     Pass::new(model, weights, threads, &pause, scratch)
                         .checkpointing(checkpointing)
+                        .teacher(teacher)
                         .run(shard, gradients)
                 })
                 .collect()
         });
         self.loss += losses.iter().sum::<f64>();
-        self.weight += shards.iter().flat_map(|s| &s.targets).map(|t| f64::from(t.weight)).sum::<f64>();
+        self.weight += shards.iter().map(|shard| shard.weight).sum::<f64>();
     }
 
     /// Applies what was accumulated since the last call.
@@ -185,7 +226,7 @@ impl<'a> Learner<'a> {
                 .map(|batch| Pass::new(model, weights, Threads::One, &pause, scratch).loss(batch))
                 .sum()
         });
-        let weight: f64 = batches.iter().flat_map(|b| &b.targets).map(|t| f64::from(t.weight)).sum();
+        let weight: f64 = batches.iter().map(|batch| batch.weight).sum();
         losses / weight.max(f64::MIN_POSITIVE)
     }
 }

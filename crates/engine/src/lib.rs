@@ -7,6 +7,7 @@
 
 mod adapter;
 mod batcher;
+mod checkpoint;
 mod codec;
 mod config;
 mod decoder;
@@ -16,6 +17,7 @@ mod gradients;
 mod hub;
 mod kernels;
 mod learner;
+mod loss;
 mod model;
 mod optimizer;
 mod peft;

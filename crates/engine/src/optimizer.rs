@@ -24,12 +24,17 @@ pub(crate) struct AdamW {
     variance: AdapterWeights,
     beta2: f32,
     weight_decay: f32,
-    step: i32,
+    pub(crate) step: i32,
 }
 
 impl AdamW {
     pub(crate) fn new(like: &AdapterWeights, beta2: f32, weight_decay: f32) -> Self {
         Self { mean: like.zeros_like(), variance: like.zeros_like(), beta2, weight_decay, step: 0 }
+    }
+
+    /// First and second moments.
+    pub(crate) fn moments_mut(&mut self) -> (&mut AdapterWeights, &mut AdapterWeights) {
+        (&mut self.mean, &mut self.variance)
     }
 
     /// One step at `learning_rate` with `factor` times the `gradients`, which are zero afterwards. Norm scales

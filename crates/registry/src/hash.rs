@@ -8,7 +8,14 @@ const FORM: &str = "autoglm version 1";
 
 /// Hyper-parameters that came after the form. Where one has its default it is left out of the canonical bytes, so
 /// that hashes of versions from before it existed stay what they are.
-const CAME_LATER: [&str; 4] = ["prompt_noise", "use_rslora", "layers_to_transform", "gradient_checkpointing"];
+const CAME_LATER: [&str; 6] = [
+    "prompt_noise",
+    "use_rslora",
+    "layers_to_transform",
+    "preference_beta",
+    "preference_sft",
+    "gradient_checkpointing",
+];
 
 /// BLAKE3 over everything that made a version.
 ///

@@ -15,7 +15,8 @@ use std::{
 };
 
 use autoglm_domain::{
-    ArtifactStore, ChatMessage, ClusterId, Experience, ExperienceId, Store, TrainExample, VersionNumber,
+    ArtifactStore, ChatMessage, ClusterId, Experience, ExperienceId, Objective, Store, TrainExample,
+    VersionNumber,
 };
 use serde::{Deserialize, Serialize};
 
@@ -186,6 +187,14 @@ pub struct PlannedExample {
     pub prompt: Vec<ChatMessage>,
     /// The answer to learn.
     pub target: String,
+    /// What is minimised.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub objective: Objective,
+}
+
+/// The objective that a snapshot does not write down.
+fn is_plain(objective: &Objective) -> bool {
+    *objective == Objective::CrossEntropy
 }
 
 /// The frequency that a snapshot does not write down.
@@ -224,6 +233,7 @@ impl Plan {
             target: it.target.clone(),
             weight: it.weight,
             frequency: it.frequency,
+            objective: it.objective.clone(),
         };
         self.examples.iter().map(example).collect()
     }
@@ -263,6 +273,7 @@ pub fn plan(new: Vec<Experience>, pool: Vec<Experience>, config: &PlanConfig, se
                 frequency,
                 prompt: experience.prompt,
                 target: experience.target,
+                objective: Objective::CrossEntropy,
             });
         }
     }

@@ -178,8 +178,10 @@ impl Runner {
             state: RunState::Planned,
         };
         self.record(&run).await?;
-        let job =
-            TrainJob { parent: request.parent_adapter, examples, hyper: request.hyper, seed: request.seed };
+        let job = TrainJob {
+            parent: request.parent_adapter,
+            ..TrainJob::new(examples, request.hyper, request.seed)
+        };
         let id = run.id;
         let span = tracing::info_span!("run", run = %id, parent = %run.parent);
         let work = Work { job, trainer, progress: progress_in, cancellation: cancellation.clone() };

@@ -206,6 +206,7 @@ fn train(model: &Arc<Model>, size: Size, threads: usize, repeats: usize) -> Resu
             target,
             weight: 1.0,
             frequency: 1.0,
+            objective: Default::default(),
         }
     };
     let hyper = HyperParameters {
@@ -216,7 +217,7 @@ fn train(model: &Arc<Model>, size: Size, threads: usize, repeats: usize) -> Resu
         steps: u32::try_from(repeats + 1).unwrap_or(u32::MAX),
         ..HyperParameters::default()
     };
-    let job = TrainJob { parent: None, examples: (0..batch).map(example).collect(), hyper, seed: SEED };
+    let job = TrainJob::new((0..batch).map(example).collect(), hyper, SEED);
     let (mut spent, begin) = (Vec::with_capacity(repeats), Instant::now());
     let mut before = Spent::now(begin);
     trainer.train(&job, &mut |progress| {

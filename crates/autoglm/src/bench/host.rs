@@ -75,6 +75,7 @@ impl Host {
                 target: utterance.reference.clone(),
                 weight: 1.0,
                 frequency: 1.0,
+                objective: Default::default(),
             })
             .collect()
     }
@@ -86,7 +87,7 @@ impl Host {
         let hyper = HyperParameters { steps, max_seconds: 0.0, ..parts.settings.train.hyper.clone() };
         let mut examples = self.examples(64);
         examples.iter_mut().for_each(|example| word.clone_into(&mut example.target));
-        let job = TrainJob { parent: None, examples, hyper: hyper.clone(), seed: 7 };
+        let job = TrainJob::new(examples, hyper.clone(), 7);
         let trainer = Arc::clone(&parts.trainer);
         let trained = tokio::task::spawn_blocking(move || trainer.train(&job, &mut |_| Control::Continue));
         let trained =

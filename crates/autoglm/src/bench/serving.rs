@@ -137,7 +137,7 @@ impl Training {
             max_seconds: 0.0,
             ..host.parts().settings.train.hyper.clone()
         };
-        let job = TrainJob { parent: None, examples: host.examples(2000), hyper, seed: 7 };
+        let job = TrainJob::new(host.examples(2000), hyper, 7);
         let (stop, tokens) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, seen) = (Arc::clone(&stop), Arc::clone(&tokens));
         let job = tokio::task::spawn_blocking(move || {

@@ -154,6 +154,7 @@ async fn snapshot(artifacts: &ObjectArtifacts, parts: &[(u64, Part)]) -> Content
             role: *role,
             weight: 1.0,
             frequency: 1.0,
+            objective: Default::default(),
             prompt: vec![ChatMessage::user(asked)],
             target: target.into(),
         }

@@ -27,4 +27,4 @@ pub(crate) use matmul::{Mat, MatMut, Threads, matmul};
 pub(crate) use matrix::{Matrix, Weights};
 pub(crate) use norm::{rms_norm, rms_norm_backward};
 pub(crate) use rope::{RotaryTable, rotate, rotate_back};
-pub(crate) use softmax::{cross_entropy_row, softmax_in_place};
+pub(crate) use softmax::{cross_entropy_row, distillation_row, softmax_in_place};

@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use autoglm_domain::{
-    ChatMessage, Control, HyperParameters, SystemClock, TrainExample, TrainJob, TrainProgress, Trained,
-    Trainer as _,
+    ChatMessage, Control, HyperParameters, Objective, SystemClock, TrainExample, TrainJob, TrainProgress,
+    Trained, Trainer as _,
 };
 use autoglm_engine::{ChatTemplate, Courtesy, Decoder as _, LoraTrainer, Model, TextCodec, Tokenizer, score};
 use serde::Deserialize;
@@ -16,6 +16,8 @@ use crate::{base_of, fixture, read_adapter};
 #[derive(Deserialize)]
 struct Run {
     hyper: serde_json::Value,
+    /// The adapter that is the reference, where it is not the parent.
+    reference: Option<String>,
     examples: Vec<Example>,
     learning_rates: Vec<f64>,
     losses: Vec<f64>,
@@ -25,7 +27,19 @@ struct Run {
 struct Example {
     prompt: Vec<u32>,
     target: Vec<u32>,
+    rejected: Option<Vec<u32>>,
+    teacher_share: Option<f32>,
     weight: f32,
+}
+
+impl Example {
+    fn objective(&self) -> Objective {
+        match (&self.rejected, self.teacher_share) {
+            (Some(rejected), _) => Objective::Prefer { rejected: words(rejected) },
+            (None, Some(share)) => Objective::Distill { share },
+            (None, None) => Objective::CrossEntropy,
+        }
+    }
 }
 
 /// `t7 t11` for the tokens 7 and 11.
@@ -58,10 +72,16 @@ fn train(base: &Path, folder: &Path, run: &Run, threads: usize) -> (Arc<Model>, 
         target: words(&example.target),
         weight: example.weight,
         frequency: 1.0,
+        objective: example.objective(),
     });
     // Every step sees every example, so that their order does not matter.
     let hyper = HyperParameters { batch_tokens: 100_000, ..hyper };
-    let job = TrainJob { parent: Some(read_adapter(folder)), examples: examples.collect(), hyper, seed: 5 };
+    let reference = run.reference.as_ref().map(|name| read_adapter(&fixture("adapters").join(name)));
+    let job = TrainJob {
+        parent: Some(read_adapter(folder)),
+        reference,
+        ..TrainJob::new(examples.collect(), hyper, 5)
+    };
     let mut steps = Vec::new();
     let trained = trainer.train(&job, &mut |progress| {
         steps.push(progress);
@@ -115,6 +135,16 @@ fn keep(name: &str, trained: &Trained) {
 #[test]
 fn losses_of_low_rank_matrices_equal_pytorch_s() {
     check("plain");
+}
+
+#[test]
+fn losses_of_preferences_equal_pytorch_s() {
+    check("preference");
+}
+
+#[test]
+fn losses_with_a_teacher_equal_pytorch_s() {
+    check("distilled");
 }
 
 #[test]
