@@ -4,11 +4,11 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use autoglm_domain::{
     AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, RolloutState, RunState,
-    Store as _, Timestamp, Trigger, Verdict, VersionNumber,
+    Store as _, Timestamp, TrainingRun, Trigger, Verdict, VersionNumber,
 };
 use autoglm_registry::NewVersion;
 use autoglm_rollout::{Finished, Gate, NormalisedMatch, Scorer, Suites, promote_champion};
-use autoglm_train::{Budget, Plan, PlanConfig, RunRequest, Strategy};
+use autoglm_train::{Budget, Finished as Trained, Plan, PlanConfig, RunRequest, Snapshot, Strategy};
 
 use crate::{learning_loop::champion, node::Parts};
 
@@ -50,7 +50,10 @@ impl Consolidation {
         let pool = parts.memory.training_pool().iter().map(|experience| (**experience).clone()).collect();
         let (new, replayable) = autoglm_train::divide(pool, &learned);
         let seed = parts.ids.next_uuid().as_u64_pair().1;
-        let plan = autoglm_train::plan(new, replayable, config, seed)?;
+        let mut plan = autoglm_train::plan(new, replayable, config, seed)?;
+        if config.prefer_corrections {
+            autoglm_train::prefer_corrections(&*parts.store, &mut plan).await?;
+        }
         Ok(Self { trigger, parent, plan, seed, note: None })
     }
 
@@ -73,10 +76,31 @@ impl Consolidation {
             parent: self.parent,
             parent_adapter: parts.registry.adapter(self.parent).await?,
             plan: self.plan.clone(),
-            hyper: hyper.clone(),
+            hyper,
             seed: self.seed,
         };
         let finished = parts.runner.run(request, Arc::clone(&parts.trainer)).await?;
+        self.register(parts, finished).await
+    }
+
+    /// Goes on with a run that the end of the last process cut short, as [`Consolidation::run`] would have. One whose
+    /// parent no longer answers users, or that was of another base model, is given up: its trigger still holds.
+    pub(crate) async fn resume(parts: &Parts, run: TrainingRun) -> Result<Option<(Self, ModelVersion)>> {
+        if run.parent != champion(parts) || run.base != parts.base {
+            parts.runner.abandon(&run).await?;
+            return Ok(None);
+        }
+        let snapshot = Snapshot::load(&*parts.artifacts, run.snapshot).await?;
+        let (trigger, parent, seed) = (run.trigger.clone(), run.parent, run.seed);
+        let this = Self { trigger, parent, plan: Plan::of(snapshot), seed, note: None };
+        let adapter = parts.registry.adapter(parent).await?;
+        let handle = parts.runner.resume(run, adapter, Arc::clone(&parts.trainer)).await?;
+        let version = this.register(parts, handle.wait().await?).await?;
+        Ok(Some((this, version)))
+    }
+
+    /// Registers what was trained together with the end of its run, and makes it resident.
+    async fn register(&self, parts: &Parts, finished: Trained) -> Result<ModelVersion> {
         let run = finished.run;
         let new = NewVersion {
             adapter: finished.trained.adapter.clone(),
@@ -84,7 +108,7 @@ impl Consolidation {
             run: Some(run.id),
             base: parts.base,
             snapshot: Some(run.snapshot),
-            hyper: Some(hyper),
+            hyper: Some(run.hyper.clone()),
             metrics: run.metrics.clone(),
             note: self.note.clone(),
         };
@@ -96,6 +120,7 @@ impl Consolidation {
             .await;
         match registered {
             Ok(version) => {
+                parts.runner.forget();
                 parts.residents.make_room(parts);
                 parts.engine.load(version.number, &finished.trained.adapter).await?;
                 Ok(version)

@@ -7,9 +7,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Alias, Event, ModelVersion, Result, Store as _, Trigger, VersionNumber};
+use autoglm_domain::{Alias, Event, ModelVersion, Result, Store as _, TrainingRun, Trigger, VersionNumber};
 
-use crate::{consolidate::Consolidation, node::Parts};
+use crate::{consolidate::Consolidation, node::Parts, signals::Working};
 
 /// How many answers are assessed at a time.
 const ASSESS_BATCH: usize = 128;
@@ -65,8 +65,14 @@ async fn remember(parts: &Parts, events: &[Event]) -> Result<()> {
     Ok(())
 }
 
-/// Trains when a trigger fires, and lets the gate judge what came out, until the task is dropped.
-pub(crate) async fn learn(parts: Arc<Parts>) {
+/// Trains when a trigger fires, and lets the gate judge what came out, until the task is dropped. A run that was cut
+/// short goes first.
+pub(crate) async fn learn(parts: Arc<Parts>, unfinished: Option<(TrainingRun, Working)>) {
+    if let Some((run, _working)) = unfinished
+        && let Err(error) = learn_on(&parts, run).await
+    {
+        tracing::warn!(%error, "a run that was cut short came to nothing");
+    }
     let mut observer = autoglm_train::Observer::new(&parts.settings.train.triggers, parts.clock.now());
     loop {
         let _ = tokio::time::timeout(TICK, parts.signals.requested.notified()).await;
@@ -93,6 +99,14 @@ async fn learn_once(parts: &Arc<Parts>, trigger: Trigger) -> Result<()> {
     let consolidation = Consolidation::plan(parts, trigger).await?;
     let version: ModelVersion = consolidation.run(parts).await?;
     consolidation.prove(parts, version.number).await?;
+    Ok(())
+}
+
+/// The rest of a turn that the end of the last process cut short.
+async fn learn_on(parts: &Arc<Parts>, run: TrainingRun) -> Result<()> {
+    if let Some((consolidation, version)) = Consolidation::resume(parts, run).await? {
+        consolidation.prove(parts, version.number).await?;
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod aliases;
 mod answerer;
 mod answering;
+mod checkpoints;
 mod lock;
 mod on_demand;
 mod orders;
@@ -13,7 +14,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use autoglm_domain::{
     ArtifactStore, Clock, ContentHash, Embedder, Error, ErrorKind, Generator, IdSource, InteractionId,
-    Result, Store, SystemClock, SystemIds, Trainer,
+    Result, Store, SystemClock, SystemIds, Trainer, TrainingRun,
 };
 use autoglm_evaluate::Evaluator;
 use autoglm_gateway::{Gateway, MetricsPage};
@@ -27,12 +28,19 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 pub(crate) use self::answering::base_model;
 pub(crate) use self::residents::Residents;
-use self::{answerer::Answerer, answering::Answering, lock::DataLock};
+use self::{answerer::Answerer, answering::Answering, checkpoints::CheckpointFile, lock::DataLock};
 pub(crate) use crate::demo_run::demo_run;
-use crate::{learning_loop, settings::Settings, signals::Signals};
+use crate::{
+    learning_loop,
+    settings::Settings,
+    signals::{Signals, Working},
+};
 
 /// How long answers under way may take once the engine is told to stop.
 const ENGINE_GRACE: Duration = Duration::from_secs(5);
+
+/// How long the step of a run under way may take then.
+const RUN_GRACE: Duration = Duration::from_secs(5);
 
 /// Everything that the loop works with.
 pub(crate) struct Parts {
@@ -77,10 +85,10 @@ impl Node {
     /// trained on another base model.
     pub(crate) async fn open(settings: &Settings) -> Result<Arc<Self>> {
         let parts = Arc::new(open_parts(settings.clone()).await?);
-        recover(&parts).await?;
+        let unfinished = recover(&parts).await?;
         let tasks = vec![
             tokio::spawn(learning_loop::assess_and_remember(Arc::clone(&parts))),
-            tokio::spawn(learning_loop::learn(Arc::clone(&parts))),
+            tokio::spawn(learning_loop::learn(Arc::clone(&parts), unfinished)),
             tokio::spawn(gauges(Arc::clone(&parts))),
         ];
         let (registry, memory) = (Arc::clone(&parts.registry), Arc::clone(&parts.memory));
@@ -115,10 +123,25 @@ impl Node {
         gateway.serve(listener, shutdown).await.map_err(Error::from)
     }
 
+    /// Waits until the run in progress has left its checkpoint, but not for ever: there may be an older one.
+    async fn suspended(&self) {
+        let stopped = async {
+            while self.parts.runner.active().is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(RUN_GRACE, stopped).await.is_err() {
+            tracing::warn!(
+                "the run in progress takes long over its step and goes on from an older checkpoint"
+            );
+        }
+    }
+
     /// Stops the loop, lets the engine finish, and closes the store. What was cut short is found and mended at
     /// the next start.
     pub(crate) async fn close(&self) {
-        self.parts.runner.cancel(None, "the server was stopped");
+        self.parts.runner.suspend("the server was stopped");
+        self.suspended().await;
         for task in &self.tasks {
             task.abort();
         }
@@ -173,17 +196,18 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         Arc::clone(&ids),
     );
     settings.rollout.check().map_err(Error::from)?;
+    let mut runner =
+        Runner::new(Arc::clone(&shared), Arc::clone(&artifacts), Arc::clone(&clock), Arc::clone(&ids));
+    if settings.train.checkpoint_s > 0.0 {
+        let store = Arc::new(CheckpointFile::in_data(&data));
+        runner = runner.with_checkpoints(store, settings.train.checkpoint_s);
+    }
     Ok(Parts {
         lock,
         memory: Arc::new(memory.await.map_err(Error::from)?),
         evaluator: evaluator.map_err(Error::from)?,
         triggers: Triggers::new(settings.train.triggers.clone()).map_err(Error::from)?,
-        runner: Runner::new(
-            Arc::clone(&shared),
-            Arc::clone(&artifacts),
-            Arc::clone(&clock),
-            Arc::clone(&ids),
-        ),
+        runner,
         rollouts: RolloutRunner::new(shared, Arc::clone(&clock), Arc::clone(&ids)),
         trainer,
         no_training,
@@ -203,10 +227,10 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
     })
 }
 
-/// Ends what a crash left open, makes every version that an alias names resident, and lets rollouts that were cut
-/// short start again.
-async fn recover(parts: &Arc<Parts>) -> Result<()> {
-    parts.runner.recover().await.map_err(Error::from)?;
+/// Ends what a crash left open, but for a run that can go on, which it returns; makes every version that an alias
+/// names resident, and lets rollouts that were cut short start again.
+async fn recover(parts: &Arc<Parts>) -> Result<Option<(TrainingRun, Working)>> {
+    let runs = parts.runner.recover().await.map_err(Error::from)?;
     let unfinished = parts.rollouts.recover().await.map_err(Error::from)?;
     match parts.residents.follow(parts).await {
         // The loop follows them as soon as it answers.
@@ -226,7 +250,7 @@ async fn recover(parts: &Arc<Parts>) -> Result<()> {
             }
         });
     }
-    Ok(())
+    Ok(runs.unfinished.map(|run| (run, parts.signals.work())))
 }
 
 /// Figures of the loop for `/metrics`.

@@ -12,8 +12,7 @@ use crate::{
     adapter::{AdapterWeights, LayerChange, SlotChange},
     kernels::{
         AttentionShape, Mat, MatMut, RotaryTable, Threads, Weights, add_assign, attention_backward,
-        attention_forward, matmul, rms_norm, rms_norm_backward, rotate, rotate_back,
-        swiglu, swiglu_backward,
+        attention_forward, matmul, rms_norm, rms_norm_backward, rotate, rotate_back, swiglu, swiglu_backward,
     },
     loss::Teacher,
     model::{Model, normalise_heads},
@@ -136,7 +135,7 @@ pub(crate) struct Pass<'a> {
 /// What is kept of one block until the way back.
 enum Kept<'a> {
     /// Everything that its backward pass needs.
-    Tape(Tape<'a>),
+    Tape(Box<Tape<'a>>),
     /// Its input `[rows, hidden]`, from which the tape is made again (Chen et al. 2016).
     Input(Buffer<'a>),
 }
@@ -172,7 +171,7 @@ impl<'a> Pass<'a> {
         for layer in 0..layers {
             (self.pause)();
             let tape = self.forward_block(layer, &mut x, batch, &rotary);
-            kept.push(if self.checkpointing { Kept::Input(tape.input) } else { Kept::Tape(tape) });
+            kept.push(if self.checkpointing { Kept::Input(tape.input) } else { Kept::Tape(Box::new(tape)) });
         }
         let mut dx = self.scratch.zeros(x.len());
         let teacher = taught.as_ref().map(|(adapter, x)| Teacher { adapter, x });
@@ -181,7 +180,7 @@ impl<'a> Pass<'a> {
         for layer in (0..layers).rev() {
             (self.pause)();
             let tape = match kept.pop() {
-                Some(Kept::Tape(tape)) => tape,
+                Some(Kept::Tape(tape)) => *tape,
                 Some(Kept::Input(mut x)) => self.forward_block(layer, &mut x, batch, &rotary),
                 None => break,
             };

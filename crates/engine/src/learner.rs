@@ -74,6 +74,9 @@ pub(crate) struct StepReport {
     pub(crate) grad_norm: f32,
 }
 
+/// Tensors of one kind.
+pub(crate) type NamedTensors<'a> = (&'static str, Vec<(&'a mut [f32], bool)>);
+
 /// Weights in training with their optimiser and buffers.
 pub(crate) struct Learner<'a> {
     model: &'a Model,
@@ -130,7 +133,7 @@ impl<'a> Learner<'a> {
     }
 
     /// Every tensor of the weights and of the optimiser's moments.
-    pub(crate) fn state_mut(&mut self) -> [(&'static str, Vec<(&mut [f32], bool)>); 3] {
+    pub(crate) fn state_mut(&mut self) -> [NamedTensors<'_>; 3] {
         let (mean, variance) = self.optimizer.moments_mut();
         [
             ("weights", self.weights.tensors_mut()),

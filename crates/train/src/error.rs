@@ -49,6 +49,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The run was stopped by the end of the process; the next one goes on with it.
+    #[error("the run {0} is interrupted and goes on at the next start")]
+    Suspended(TrainingRunId),
     /// The trainer failed.
     #[error("the run {run} failed: {source}")]
     Failed {
@@ -73,7 +76,7 @@ impl Error {
                 ErrorKind::Invalid
             }
             Self::HeldOut(_) | Self::Snapshot { .. } => ErrorKind::Internal,
-            Self::Busy(_) | Self::Cancelled { .. } => ErrorKind::Conflict,
+            Self::Busy(_) | Self::Cancelled { .. } | Self::Suspended(_) => ErrorKind::Conflict,
             Self::Failed { source, .. } | Self::Port(source) => source.kind,
         }
     }

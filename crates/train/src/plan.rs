@@ -78,6 +78,12 @@ pub struct PlanConfig {
     pub class_balance: bool,
     /// Most times that a pass sees an example.
     pub max_frequency: f32,
+    /// Whether an answer that was corrected is trained against, as a preference of the correction over it (DPO); see
+    /// `train.hyper.preference_beta`.
+    pub prefer_corrections: bool,
+    /// Share of a replayed example's loss, 0 to 1, that is the divergence from the parent version instead of
+    /// cross-entropy: what is replayed then keeps to what the parent would say.
+    pub distill_share: f32,
     /// Smallest weight of an example.
     pub min_weight: f32,
     /// Largest weight of an example.
@@ -94,6 +100,8 @@ impl Default for PlanConfig {
             max_replay: 20_000,
             class_balance: true,
             max_frequency: 20.0,
+            prefer_corrections: false,
+            distill_share: 0.0,
             min_weight: 0.1,
             max_weight: 4.0,
         }
@@ -112,6 +120,9 @@ impl PlanConfig {
         }
         if !(self.max_frequency >= 1.0 && self.max_frequency.is_finite()) {
             return refuse("plan.max_frequency", self.max_frequency.to_string(), "1 or more");
+        }
+        if !(0.0..=1.0).contains(&self.distill_share) {
+            return refuse("plan.distill_share", self.distill_share.to_string(), "between 0 and 1");
         }
         if !(self.min_weight > 0.0 && self.min_weight.is_finite()) {
             return refuse("plan.min_weight", self.min_weight.to_string(), "above 0");
@@ -226,6 +237,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The plan that a snapshot was taken of.
+    pub fn of(snapshot: Snapshot) -> Self {
+        let ids = |role: Role| {
+            let of_role = snapshot.examples.iter().filter(|example| example.role == role);
+            of_role.map(|example| example.experience).collect()
+        };
+        let (new_ids, replay_ids) = (ids(Role::New), ids(Role::Replay));
+        Self { strategy: snapshot.header.strategy, new_ids, replay_ids, examples: snapshot.examples }
+    }
+
     /// The examples as the trainer takes them.
     pub fn train_examples(&self) -> Vec<TrainExample> {
         let example = |it: &PlannedExample| TrainExample {
@@ -265,6 +286,10 @@ pub fn plan(new: Vec<Experience>, pool: Vec<Experience>, config: &PlanConfig, se
         [(Role::New, new, sightings[0]), (Role::Replay, replayed, sightings[1])]
     {
         let frequencies = frequencies(&experiences, sightings, config);
+        let objective = match role {
+            Role::Replay if config.distill_share > 0.0 => Objective::Distill { share: config.distill_share },
+            _ => Objective::CrossEntropy,
+        };
         for (experience, frequency) in experiences.into_iter().zip(frequencies) {
             examples.push(PlannedExample {
                 experience: experience.id,
@@ -273,7 +298,7 @@ pub fn plan(new: Vec<Experience>, pool: Vec<Experience>, config: &PlanConfig, se
                 frequency,
                 prompt: experience.prompt,
                 target: experience.target,
-                objective: Objective::CrossEntropy,
+                objective: objective.clone(),
             });
         }
     }

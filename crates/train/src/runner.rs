@@ -5,24 +5,21 @@
 //! well stays `running` until whoever registers the adapter says which version it became:
 //! [`Runner::succeeded`] makes the record to write together with the version.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
-};
+use std::sync::Arc;
 
 use autoglm_domain::{
-    Adapter, ArtifactStore, Clock, ContentHash, Control, ErrorKind, Event, HyperParameters, IdSource,
-    RunState, Store, TrainJob, TrainProgress, Trained, Trainer, TrainingRun, TrainingRunId, Trigger,
+    Adapter, ArtifactStore, CheckpointStore, Checkpointing, Clock, ContentHash, Event, HyperParameters,
+    IdSource, RunState, Store, TrainJob, TrainProgress, Trainer, TrainingRun, TrainingRunId, Trigger,
     VersionNumber,
 };
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tracing::Instrument as _;
 
-use crate::{Error, Plan, Result, Snapshot};
-
-/// Why a run that the end of the process cut short was cancelled; its trigger still holds.
-pub const FOUND_UNFINISHED: &str = "found unfinished at start";
+use crate::{
+    Error, Plan, Result, Snapshot,
+    supervise::{Cancellation, Checkpoints, FOUND_UNFINISHED, Finished, Halt, Supervisor, Work, ended},
+};
 
 /// What to train and why.
 #[derive(Debug, Clone)]
@@ -43,21 +40,8 @@ pub struct RunRequest {
     pub seed: u64,
 }
 
-/// A run that trained to its end. It is still `running`: hand the run to [`Runner::finish`] or
-/// [`Runner::succeeded`] with the version it became, or to [`Runner::fail`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct Finished {
-    /// The run, its metrics filled in.
-    pub run: TrainingRun,
-    /// What came out.
-    pub trained: Trained,
-}
-
 /// Progress as it is watched: `None` until the first step is done.
 type Progress = watch::Receiver<Option<TrainProgress>>;
-
-/// Set once, with the reason.
-type Cancellation = Arc<OnceLock<String>>;
 
 /// The run in progress.
 #[derive(Debug, Clone)]
@@ -73,7 +57,17 @@ pub struct Runner {
     artifacts: Arc<dyn ArtifactStore>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
+    checkpoints: Option<Checkpoints>,
     active: Arc<Mutex<Option<Active>>>,
+}
+
+/// What [`Runner::recover`] found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recovered {
+    /// Runs that it ended.
+    pub ended: Vec<TrainingRun>,
+    /// The run that can go on, for [`Runner::resume`] or [`Runner::abandon`]; it is still `running`.
+    pub unfinished: Option<TrainingRun>,
 }
 
 impl std::fmt::Debug for Runner {
@@ -104,7 +98,7 @@ impl RunHandle {
 
     /// Stops the run at its next step; the first reason given is recorded.
     pub fn cancel(&self, reason: &str) {
-        let _ = self.cancellation.set(reason.to_owned());
+        let _ = self.cancellation.set(Halt::Cancel(reason.to_owned()));
     }
 
     /// Waits for the end. `Conflict` when it was cancelled, the trainer's kind when it failed; both are
@@ -130,7 +124,13 @@ impl Runner {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Self {
-        Self { store, artifacts, clock, ids, active: Arc::default() }
+        Self { store, artifacts, clock, ids, checkpoints: None, active: Arc::default() }
+    }
+
+    /// The same, whose runs leave a checkpoint every `every_s` seconds, from which the next process goes on.
+    #[must_use]
+    pub fn with_checkpoints(self, store: Arc<dyn CheckpointStore>, every_s: f32) -> Self {
+        Self { checkpoints: Some(Checkpoints { store, every_s }), ..self }
     }
 
     /// The run in progress and how far it is.
@@ -143,7 +143,19 @@ impl Runner {
     pub fn cancel(&self, run: Option<TrainingRunId>, reason: &str) -> bool {
         let active = self.active.lock();
         let fitting = active.as_ref().filter(|active| run.is_none_or(|run| run == active.run));
-        fitting.is_some_and(|active| active.cancellation.set(reason.to_owned()).is_ok())
+        fitting.is_some_and(|active| active.cancellation.set(Halt::Cancel(reason.to_owned())).is_ok())
+    }
+
+    /// Stops the run in progress, if there is one, because the process ends: with a checkpoint, so that the next
+    /// process goes on with it, or for good where none are kept.
+    pub fn suspend(&self, reason: &str) {
+        if self.checkpoints.is_none() {
+            self.cancel(None, reason);
+            return;
+        }
+        if let Some(active) = self.active.lock().as_ref() {
+            let _ = active.cancellation.set(Halt::Suspend);
+        }
     }
 
     /// [`Runner::start`], waited for.
@@ -155,10 +167,7 @@ impl Runner {
     /// is in progress.
     pub async fn start(&self, request: RunRequest, trainer: Arc<dyn Trainer>) -> Result<RunHandle> {
         let run = TrainingRunId::next(&*self.ids);
-        let (progress_in, progress) = watch::channel(None);
-        let cancellation = Cancellation::default();
-        let slot =
-            self.occupy(Active { run, cancellation: cancellation.clone(), progress: progress.clone() })?;
+        let entered = self.enter(run)?;
         let snapshot = Snapshot::of(&request.plan).store(&*self.artifacts).await?;
         let examples = request.plan.train_examples();
         let run = TrainingRun {
@@ -182,13 +191,66 @@ impl Runner {
             parent: request.parent_adapter,
             ..TrainJob::new(examples, request.hyper, request.seed)
         };
-        let id = run.id;
+        Ok(self.launch(entered, run, job, trainer, false))
+    }
+
+    /// Goes on with a run that [`Runner::recover`] found unfinished; `parent_adapter` is that of its parent.
+    ///
+    /// # Errors
+    /// `Conflict` while another run is in progress; the snapshot's where that cannot be read. Whether the
+    /// checkpoint is sound is told by the trainer: the run fails where it is not.
+    pub async fn resume(
+        &self,
+        run: TrainingRun,
+        parent_adapter: Option<Adapter>,
+        trainer: Arc<dyn Trainer>,
+    ) -> Result<RunHandle> {
+        let entered = self.enter(run.id)?;
+        let plan = Plan::of(Snapshot::load(&*self.artifacts, run.snapshot).await?);
+        let job = TrainJob {
+            parent: parent_adapter,
+            ..TrainJob::new(plan.train_examples(), run.hyper.clone(), run.seed)
+        };
+        Ok(self.launch(entered, run, job, trainer, true))
+    }
+
+    /// Ends a run that [`Runner::recover`] found unfinished and that nobody goes on with; its trigger still holds.
+    pub async fn abandon(&self, run: &TrainingRun) -> Result<TrainingRun> {
+        let run = ended(run, RunState::Cancelled { reason: FOUND_UNFINISHED.to_owned() }, &*self.clock);
+        self.record(&run).await?;
+        self.forget();
+        Ok(run)
+    }
+
+    /// Keeps other runs out.
+    fn enter(&self, run: TrainingRunId) -> Result<Entered> {
+        let (reports, progress) = watch::channel(None);
+        let active = Active { run, cancellation: Cancellation::default(), progress };
+        Ok(Entered { slot: self.occupy(active.clone())?, active, reports })
+    }
+
+    /// Trains on a thread of its own, watched over.
+    fn launch(
+        &self,
+        entered: Entered,
+        run: TrainingRun,
+        mut job: TrainJob,
+        trainer: Arc<dyn Trainer>,
+        resumed: bool,
+    ) -> RunHandle {
+        let Entered { slot, active: Active { run: id, cancellation, progress }, reports } = entered;
+        job.checkpointing = self.checkpoints.clone().map(|Checkpoints { store, every_s }| Checkpointing {
+            store,
+            run: id,
+            every_s,
+        });
         let span = tracing::info_span!("run", run = %id, parent = %run.parent);
-        let work = Work { job, trainer, progress: progress_in, cancellation: cancellation.clone() };
+        let work = Work { job, trainer, progress: reports, cancellation: cancellation.clone() };
         let (answer, result) = oneshot::channel();
-        let supervisor = Supervisor { store: Arc::clone(&self.store), clock: Arc::clone(&self.clock), slot };
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        let supervisor = Supervisor { store, clock, checkpoints: self.checkpoints.clone(), slot, resumed };
         tokio::spawn(supervisor.supervise(run, work, answer).instrument(span));
-        Ok(RunHandle { run: id, cancellation, progress, result })
+        RunHandle { run: id, cancellation, progress, result }
     }
 
     fn occupy(&self, active: Active) -> Result<Slot> {
@@ -204,15 +266,22 @@ impl Runner {
         Ok(self.store.append(vec![Event::Run(Box::new(run.clone()))]).await?)
     }
 
-    /// The record that the run became `version`, to be written together with it.
+    /// The record that the run became `version`, to be written together with it; then [`Runner::forget`] what was kept
+    /// to go on with the run.
     pub fn succeeded(&self, run: &TrainingRun, version: VersionNumber) -> TrainingRun {
         ended(run, RunState::Succeeded { version }, &*self.clock)
+    }
+
+    /// Removes the checkpoint of a run whose end is recorded.
+    pub fn forget(&self) {
+        Checkpoints::clear(self.checkpoints.as_ref());
     }
 
     /// Records that the run became `version`, for a version that is registered already.
     pub async fn finish(&self, run: &TrainingRun, version: VersionNumber) -> Result<TrainingRun> {
         let run = self.succeeded(run, version);
         self.record(&run).await?;
+        self.forget();
         Ok(run)
     }
 
@@ -220,147 +289,62 @@ impl Runner {
     pub async fn fail(&self, run: &TrainingRun, reason: &str) -> Result<TrainingRun> {
         let run = ended(run, RunState::Failed { reason: reason.to_owned() }, &*self.clock);
         self.record(&run).await?;
+        self.forget();
         Ok(run)
     }
 
-    /// At start: ends the runs that the end of the last process cut short, and returns them. A run whose
-    /// version was registered has succeeded, any other is cancelled.
-    pub async fn recover(&self) -> Result<Vec<TrainingRun>> {
+    /// At start: finds the runs that the end of the last process cut short. A run whose version was registered has
+    /// succeeded. The latest one that left a checkpoint can go on; any other is cancelled.
+    pub async fn recover(&self) -> Result<Recovered> {
         let versions = self.store.versions().await?;
-        let mut recovered = Vec::new();
-        for run in self.store.runs().await? {
+        let mut recovered = Recovered::default();
+        for run in self.store.runs().await?.into_iter().rev() {
             if !matches!(run.state, RunState::Planned | RunState::Running) {
                 continue;
             }
             let state = match versions.iter().find(|version| version.run == Some(run.id)) {
                 Some(version) => RunState::Succeeded { version: version.number },
+                None if recovered.unfinished.is_none() && self.left_checkpoint(run.id) => {
+                    tracing::info!(run = %run.id, "a run that was cut short can go on");
+                    recovered.unfinished = Some(run);
+                    continue;
+                }
                 None => RunState::Cancelled { reason: FOUND_UNFINISHED.to_owned() },
             };
             tracing::warn!(run = %run.id, ?state, "run found unfinished at start");
-            recovered.push(ended(&run, state, &*self.clock));
+            recovered.ended.insert(0, ended(&run, state, &*self.clock));
         }
-        if !recovered.is_empty() {
-            let events = recovered.iter().map(|run| Event::Run(Box::new(run.clone()))).collect();
+        if !recovered.ended.is_empty() {
+            let events = recovered.ended.iter().map(|run| Event::Run(Box::new(run.clone()))).collect();
             self.store.append(events).await?;
+        }
+        if recovered.unfinished.is_none() {
+            self.forget();
         }
         Ok(recovered)
     }
+
+    fn left_checkpoint(&self, run: TrainingRunId) -> bool {
+        let Some(Checkpoints { store, .. }) = &self.checkpoints else { return false };
+        store
+            .load(run)
+            .inspect_err(|error| tracing::warn!(%error, "a checkpoint cannot be read"))
+            .is_ok_and(|state| state.is_some())
+    }
+}
+
+/// A run that may begin.
+struct Entered {
+    slot: Slot,
+    active: Active,
+    reports: watch::Sender<Option<TrainProgress>>,
 }
 
 /// Keeps other runs out while it lives.
-struct Slot(Arc<Mutex<Option<Active>>>);
+pub(crate) struct Slot(Arc<Mutex<Option<Active>>>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
         *self.0.lock() = None;
     }
-}
-
-/// What the trainer's thread needs.
-struct Work {
-    job: TrainJob,
-    trainer: Arc<dyn Trainer>,
-    progress: watch::Sender<Option<TrainProgress>>,
-    cancellation: Cancellation,
-}
-
-/// Waits for the thread and records the end, whether or not anybody still waits for the result.
-struct Supervisor {
-    store: Arc<dyn Store>,
-    clock: Arc<dyn Clock>,
-    slot: Slot,
-}
-
-impl Supervisor {
-    async fn supervise(self, mut run: TrainingRun, work: Work, answer: oneshot::Sender<Result<Finished>>) {
-        let cancellation = Arc::clone(&work.cancellation);
-        run.state = RunState::Running;
-        let trained = match self.record(&run).await {
-            Ok(()) => train(work).await,
-            Err(error) => Err(error),
-        };
-        let result = match (trained, cancellation.get()) {
-            (_, Some(reason)) => Err(self.cancelled(&run, reason).await),
-            (Ok(trained), None) => match diverged(&trained) {
-                Some(error) => Err(self.failed(&run, error).await),
-                None => {
-                    let finite = trained.metrics.iter().filter(|(_, value)| value.is_finite());
-                    run.metrics = finite.map(|(name, value)| (name.clone(), *value)).collect();
-                    tracing::info!(metrics = ?run.metrics, "run trained");
-                    Ok(Finished { run: run.clone(), trained })
-                }
-            },
-            (Err(error), None) => Err(self.failed(&run, error).await),
-        };
-        let Self { store, clock, slot } = self;
-        drop(slot);
-        if let Err(Ok(unclaimed)) = answer.send(result) {
-            let cancelled = RunState::Cancelled { reason: "nobody waited for it any longer".into() };
-            record(&*store, &ended(&unclaimed.run, cancelled, &*clock)).await;
-        }
-    }
-
-    async fn record(&self, run: &TrainingRun) -> autoglm_domain::Result<()> {
-        self.store.append(vec![Event::Run(Box::new(run.clone()))]).await
-    }
-
-    async fn cancelled(&self, run: &TrainingRun, reason: &str) -> Error {
-        tracing::info!(reason, "run cancelled");
-        let state = RunState::Cancelled { reason: reason.to_owned() };
-        record(&*self.store, &ended(run, state, &*self.clock)).await;
-        Error::Cancelled { run: run.id, reason: reason.to_owned() }
-    }
-
-    async fn failed(&self, run: &TrainingRun, source: autoglm_domain::Error) -> Error {
-        tracing::warn!(error = %source, "run failed");
-        let state = RunState::Failed { reason: source.message.clone() };
-        record(&*self.store, &ended(run, state, &*self.clock)).await;
-        Error::Failed { run: run.id, source }
-    }
-}
-
-/// Records an end as well as can be: where the store refuses, [`Runner::recover`] does it at the next start.
-async fn record(store: &dyn Store, run: &TrainingRun) {
-    if let Err(error) = store.append(vec![Event::Run(Box::new(run.clone()))]).await {
-        tracing::error!(run = %run.id, %error, "the end of the run could not be recorded");
-    }
-}
-
-fn ended(run: &TrainingRun, state: RunState, clock: &dyn Clock) -> TrainingRun {
-    TrainingRun { state, ended_at: Some(clock.now()), ..run.clone() }
-}
-
-/// A loss that is no number means an adapter that is none; metrics that are not finite cannot be stored.
-fn diverged(trained: &Trained) -> Option<autoglm_domain::Error> {
-    let loss = trained.metrics.get("loss_last").filter(|loss| !loss.is_finite())?;
-    let message = format!("the training diverged: its last loss is {loss}");
-    Some(autoglm_domain::Error::new(ErrorKind::Internal, message).with_hint("lower `hyper.learning_rate`"))
-}
-
-/// Runs the trainer on a thread of its own.
-async fn train(work: Work) -> autoglm_domain::Result<Trained> {
-    let (done, result) = oneshot::channel();
-    let span = tracing::Span::current();
-    let thread = std::thread::Builder::new().name("train".into()).spawn(move || {
-        let _entered = span.enter();
-        let Work { job, trainer, progress, cancellation } = work;
-        let mut report = |step: TrainProgress| {
-            progress.send_replace(Some(step));
-            if cancellation.get().is_some() { Control::Cancel } else { Control::Continue }
-        };
-        let trained = catch_unwind(AssertUnwindSafe(|| trainer.train(&job, &mut report)));
-        // Nobody listens when the runtime is gone; there is nobody to tell then.
-        let _ = done.send(trained.unwrap_or_else(|panic| Err(panicked(&*panic))));
-    });
-    if let Err(error) = thread {
-        let message = format!("no thread for the training: {error}");
-        return Err(autoglm_domain::Error::unavailable(message));
-    }
-    result.await.map_err(|_| autoglm_domain::Error::internal("the trainer's thread died"))?
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> autoglm_domain::Error {
-    let message =
-        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    autoglm_domain::Error::internal(format!("the trainer panicked: {}", message.unwrap_or("no message")))
 }

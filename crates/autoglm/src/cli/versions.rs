@@ -225,7 +225,7 @@ async fn show(data: &Data, args: &ShowArgs, printer: &Printer) -> Outcome {
 fn description(view: &VersionView, printer: &Printer) -> Result<String> {
     let VersionView { version, aliases } = view;
     let mut lines = vec![printer.styled(Look::Bold, &version.number.to_string())];
-    let mut line = |name: &str, value: String| lines.push(format!("{name:<16}{}", oneline(&value)));
+    let mut line = |name: &str, value: String| lines.push(format!("{name:<24}{}", oneline(&value)));
     line("hash", version.hash.to_string());
     line("registered", time(version.at));
     line("made by", format!("autoglm {}", version.code_version));

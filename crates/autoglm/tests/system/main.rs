@@ -15,6 +15,7 @@ mod client;
 mod disk;
 mod kill;
 mod ledger;
+mod resume;
 mod server;
 mod trace;
 mod upstream;

@@ -15,10 +15,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Settings under which a training run takes a moment: three steps on little, held-out prompts from the beginning,
 /// and a gate that decides on few of them.
-pub(crate) const QUICK: [(&str, &str); 8] = [
+pub(crate) const QUICK: [(&str, &str); 9] = [
     ("AUTOGLM_TRAIN__HYPER__STEPS", "3"),
     ("AUTOGLM_TRAIN__HYPER__BATCH_TOKENS", "128"),
     ("AUTOGLM_TRAIN__HYPER__RANK", "4"),
+    ("AUTOGLM_TRAIN__CHECKPOINT_S", "0.02"),
     ("AUTOGLM_TRAIN__TRIGGERS__ENABLED", "false"),
     ("AUTOGLM_MEMORY__HELD_OUT_SHARE", "0.3"),
     ("AUTOGLM_ROLLOUT__MIN_NEW_SKILL_PAIRS", "1"),

@@ -1,5 +1,7 @@
 //! Twenty steps of training against PyTorch with PEFT, and the way of our adapters back.
 
+mod resume;
+
 use std::{path::Path, sync::Arc};
 
 use autoglm_domain::{
@@ -30,6 +32,19 @@ struct Example {
     rejected: Option<Vec<u32>>,
     teacher_share: Option<f32>,
     weight: f32,
+}
+
+impl Run {
+    fn examples(&self) -> Vec<TrainExample> {
+        let example = |example: &Example| TrainExample {
+            prompt: vec![ChatMessage::user(words(&example.prompt))],
+            target: words(&example.target),
+            weight: example.weight,
+            frequency: 1.0,
+            objective: example.objective(),
+        };
+        self.examples.iter().map(example).collect()
+    }
 }
 
 impl Example {
@@ -67,21 +82,11 @@ fn train(base: &Path, folder: &Path, run: &Run, threads: usize) -> (Arc<Model>, 
     let model = Arc::new(Model::load(base).unwrap());
     let trainer = LoraTrainer::new(Arc::clone(&model), codec(&model), threads, Courtesy::default()).unwrap();
     let hyper: HyperParameters = serde_json::from_value(run.hyper.clone()).unwrap();
-    let examples = run.examples.iter().map(|example| TrainExample {
-        prompt: vec![ChatMessage::user(words(&example.prompt))],
-        target: words(&example.target),
-        weight: example.weight,
-        frequency: 1.0,
-        objective: example.objective(),
-    });
     // Every step sees every example, so that their order does not matter.
     let hyper = HyperParameters { batch_tokens: 100_000, ..hyper };
     let reference = run.reference.as_ref().map(|name| read_adapter(&fixture("adapters").join(name)));
-    let job = TrainJob {
-        parent: Some(read_adapter(folder)),
-        reference,
-        ..TrainJob::new(examples.collect(), hyper, 5)
-    };
+    let job =
+        TrainJob { parent: Some(read_adapter(folder)), reference, ..TrainJob::new(run.examples(), hyper, 5) };
     let mut steps = Vec::new();
     let trained = trainer.train(&job, &mut |progress| {
         steps.push(progress);

@@ -26,15 +26,36 @@ impl ArtifactStore for MemoryArtifacts {
     }
 }
 
+/// The one checkpoint, in memory.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryCheckpoint(Mutex<Option<(TrainingRunId, Vec<u8>)>>);
+
+impl CheckpointStore for MemoryCheckpoint {
+    fn save(&self, run: TrainingRunId, state: &[u8]) -> Result<()> {
+        *self.0.lock().unwrap() = Some((run, state.to_vec()));
+        Ok(())
+    }
+    fn load(&self, run: TrainingRunId) -> Result<Option<Vec<u8>>> {
+        let kept = self.0.lock().unwrap();
+        Ok(kept.as_ref().filter(|(of, _)| *of == run).map(|(_, state)| state.clone()))
+    }
+    fn clear(&self) -> Result<()> {
+        *self.0.lock().unwrap() = None;
+        Ok(())
+    }
+}
+
 /// What a [`ScriptedTrainer`] does.
 pub(crate) enum Script {
     /// Reports three steps and returns an adapter and these metrics.
     Succeed(BTreeMap<String, f64>),
     /// Returns this error after a step.
     Fail(Error),
+    /// Returns this error before any step.
+    Refuse(Error),
     /// Panics.
     Panic,
-    /// Reports steps until it is cancelled, one for each message.
+    /// Reports steps until it is cancelled or stopped, one for each message; leaves a checkpoint when stopped.
     Wait(Mutex<mpsc::Receiver<()>>),
 }
 
@@ -69,13 +90,20 @@ impl Trainer for ScriptedTrainer {
                 progress(step(1));
                 Err(error.clone())
             }
+            Script::Refuse(error) => Err(error.clone()),
             Script::Panic => panic!("the sky fell"),
             Script::Wait(steps) => {
                 let steps = steps.lock().unwrap();
                 for at in 1.. {
                     let _ = steps.recv();
-                    if progress(step(at)) == Control::Cancel {
-                        break;
+                    match progress(step(at)) {
+                        Control::Continue => {}
+                        Control::Cancel => break,
+                        Control::Stop => {
+                            let Checkpointing { store, run, .. } = job.checkpointing.as_ref().unwrap();
+                            store.save(*run, b"state").unwrap();
+                            break;
+                        }
                     }
                 }
                 Err(Error::conflict("cancelled"))

@@ -7,14 +7,14 @@ use std::{
 };
 
 use autoglm_domain::{
-    Adapter, ContentHash, Error as PortError, ErrorKind, Event, HyperParameters, ManualClock, ModelVersion,
-    RunState, SequentialIds, Store as _, Timestamp, Trigger, VersionNumber,
+    Adapter, CheckpointStore as _, ContentHash, Error as PortError, ErrorKind, Event, HyperParameters,
+    ManualClock, ModelVersion, RunState, SequentialIds, Store as _, Timestamp, Trigger, VersionNumber,
 };
 use autoglm_doubles::{MemoryStore, version};
-use autoglm_train::{Error, FOUND_UNFINISHED, PlanConfig, RunRequest, Runner, Snapshot, plan};
+use autoglm_train::{Error, FOUND_UNFINISHED, PlanConfig, Recovered, RunRequest, Runner, Snapshot, plan};
 
 use crate::{
-    doubles::{MemoryArtifacts, Script, ScriptedTrainer},
+    doubles::{MemoryArtifacts, MemoryCheckpoint, Script, ScriptedTrainer},
     experience,
 };
 
@@ -206,12 +206,86 @@ async fn runs_cut_short_are_ended_at_start() {
     world.store.append(events).await.unwrap();
 
     world.clock.advance_ms(5_000);
-    let recovered = world.runner.recover().await.unwrap();
+    let Recovered { ended: recovered, unfinished } = world.runner.recover().await.unwrap();
+    assert_eq!(unfinished, None);
     assert_eq!(recovered.iter().map(|run| run.id).collect::<Vec<_>>(), ids[1..]);
     let cut = RunState::Cancelled { reason: FOUND_UNFINISHED.into() };
     let states: Vec<_> = world.store.runs().await.unwrap().into_iter().map(|run| run.state).collect();
     let succeeded = |version| RunState::Succeeded { version: VersionNumber(version) };
     assert_eq!(states, [succeeded(1), succeeded(2), cut.clone(), cut]);
     assert!(recovered.iter().all(|run| run.ended_at == Some(Timestamp(6_000))));
-    assert_eq!(world.runner.recover().await.unwrap(), []);
+    assert_eq!(world.runner.recover().await.unwrap(), Recovered::default());
+}
+
+/// A world whose runs leave checkpoints, with one that was stopped after a step by the end of its process.
+async fn interrupted() -> (World, Arc<MemoryCheckpoint>, autoglm_domain::TrainingRunId) {
+    let (mut world, kept) = (world(), Arc::new(MemoryCheckpoint::default()));
+    world.runner = with_checkpoints(&world, &kept);
+    let (trainer, go_on) = waiting();
+    let handle = world.runner.start(request(), trainer).await.unwrap();
+    let id = handle.id();
+    world.runner.suspend("the server was stopped");
+    go_on.send(()).unwrap();
+    let error = handle.wait().await.unwrap_err();
+    assert_eq!((&error, error.kind()), (&Error::Suspended(id), ErrorKind::Conflict));
+    assert_eq!(world.states(), [RunState::Planned, RunState::Running]);
+    assert_eq!(kept.load(id), Ok(Some(b"state".to_vec())));
+    (world, kept, id)
+}
+
+/// The runner of the next process.
+fn with_checkpoints(world: &World, kept: &Arc<MemoryCheckpoint>) -> Runner {
+    let ids = Arc::new(SequentialIds::default());
+    Runner::new(world.store.clone(), world.artifacts.clone(), world.clock.clone(), ids)
+        .with_checkpoints(kept.clone(), 7.5)
+}
+
+#[tokio::test]
+async fn a_run_that_the_end_of_the_process_stopped_goes_on_with_the_next() {
+    let (world, kept, id) = interrupted().await;
+    let runner = with_checkpoints(&world, &kept);
+    let Recovered { ended, unfinished } = runner.recover().await.unwrap();
+    assert_eq!((ended.len(), unfinished.as_ref().map(|run| run.id)), (0, Some(id)));
+    let trainer = ScriptedTrainer::new(Script::Succeed(metrics(0.25)));
+    let parent = request().parent_adapter;
+    let handle = runner.resume(unfinished.unwrap(), parent.clone(), trainer.clone()).await.unwrap();
+    assert_eq!(runner.start(request(), trainer.clone()).await.unwrap_err(), Error::Busy(id));
+    let finished = handle.wait().await.unwrap();
+    runner.finish(&finished.run, VersionNumber(5)).await.unwrap();
+    let run = world.store.run(id).await.unwrap();
+    assert_eq!(run.state, RunState::Succeeded { version: VersionNumber(5) });
+    assert_eq!(kept.load(id), Ok(None));
+
+    let jobs = trainer.jobs.lock().unwrap();
+    assert_eq!((&jobs[0].parent, jobs[0].examples.clone()), (&parent, request().plan.train_examples()));
+    assert_eq!((jobs[0].hyper.rank, jobs[0].seed), (4, 5));
+    let checkpointing = jobs[0].checkpointing.as_ref().unwrap();
+    assert_eq!((checkpointing.run, checkpointing.every_s), (id, 7.5));
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_go_on_is_cancelled_and_its_trigger_holds() {
+    let cut = RunState::Cancelled { reason: FOUND_UNFINISHED.into() };
+    // The trainer refuses the checkpoint.
+    let (world, kept, id) = interrupted().await;
+    let runner = with_checkpoints(&world, &kept);
+    let run = runner.recover().await.unwrap().unfinished.unwrap();
+    let trainer = ScriptedTrainer::new(Script::Refuse(PortError::invalid("it is damaged")));
+    runner.resume(run, None, trainer).await.unwrap().wait().await.unwrap_err();
+    assert_eq!((world.store.run(id).await.unwrap().state, kept.load(id)), (cut.clone(), Ok(None)));
+    // Nobody wants it any longer.
+    let (world, kept, id) = interrupted().await;
+    let runner = with_checkpoints(&world, &kept);
+    let run = runner.recover().await.unwrap().unfinished.unwrap();
+    assert_eq!(runner.abandon(&run).await.unwrap().state, cut);
+    assert_eq!((world.store.run(id).await.unwrap().state, kept.load(id)), (cut.clone(), Ok(None)));
+    // The checkpoint is gone, or checkpoints are off.
+    for gone in [true, false] {
+        let (world, _, id) = interrupted().await;
+        let ids = Arc::new(SequentialIds::default());
+        let off = Runner::new(world.store.clone(), world.artifacts.clone(), world.clock.clone(), ids);
+        let runner = if gone { with_checkpoints(&world, &Arc::default()) } else { off };
+        assert_eq!(runner.recover().await.unwrap().ended.len(), 1);
+        assert_eq!(world.store.run(id).await.unwrap().state, cut);
+    }
 }
