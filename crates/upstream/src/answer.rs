@@ -163,7 +163,7 @@ impl Answer {
     }
 
     fn take(&mut self, piece: Piece) -> Next {
-        self.begun = true;
+        self.begun |= piece.generated;
         self.finish_reason = piece.finish_reason.or(self.finish_reason);
         self.usage = piece.usage.or(self.usage);
         if piece.text.is_empty() && piece.logprobs.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::{AdapterProtocol, Config, Dialect, Result, UpstreamError, transport::Transport};
@@ -20,7 +20,19 @@ pub struct Capabilities {
     /// Most tokens of prompt and answer together, where it says so.
     pub context_length: Option<u32>,
     /// How it loads adapters, or why none can be loaded.
+    #[serde(serialize_with = "dialect_or_reason")]
     pub adapters: std::result::Result<Dialect, String>,
+}
+
+/// `"vllm"`, or `{"none": reason}`.
+fn dialect_or_reason<S: Serializer>(
+    adapters: &std::result::Result<Dialect, String>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    match adapters {
+        Ok(dialect) => dialect.serialize(serializer),
+        Err(reason) => json!({"none": reason}).serialize(serializer),
+    }
 }
 
 impl Capabilities {

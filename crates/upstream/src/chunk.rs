@@ -12,6 +12,8 @@ use crate::{Result, UpstreamError};
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Piece {
     pub(crate) text: String,
+    /// Whether something was generated, be it text or what is not handed on (reasoning).
+    pub(crate) generated: bool,
     pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) finish_reason: Option<FinishReason>,
     pub(crate) usage: Option<Usage>,
@@ -37,6 +39,9 @@ struct Choice {
 #[derive(Deserialize)]
 struct Delta {
     content: Option<String>,
+    /// vLLM's and SGLang's name for what a reasoning model thinks, and the newer one.
+    reasoning_content: Option<String>,
+    reasoning: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -81,7 +86,13 @@ pub(crate) fn read(data: &str) -> Result<Piece> {
     }
     let mut piece = Piece::default();
     for choice in chunk.choices.unwrap_or_default().into_iter().filter(|choice| choice.index == 0) {
-        let text = choice.text.or(choice.delta.and_then(|delta| delta.content));
+        let (mut text, mut thought) = (choice.text, None);
+        if let Some(delta) = choice.delta {
+            text = text.or(delta.content);
+            thought = delta.reasoning_content.or(delta.reasoning);
+        }
+        let is_something = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        piece.generated |= is_something(&text) || is_something(&thought);
         piece.text.push_str(&text.unwrap_or_default());
         piece.logprobs.extend(choice.logprobs.map(logprobs).unwrap_or_default());
         if let Some(word) = choice.finish_reason {
@@ -163,9 +174,13 @@ mod tests {
         );
         let top = vec![("hi".to_owned(), -0.5), ("ho".to_owned(), -1.5)];
         let logprobs = vec![TokenLogprob { token: "hi".into(), id: 0, logprob: -0.5, top }];
-        assert_eq!(piece, Ok(Piece { text: "hi".into(), logprobs, ..Piece::default() }));
+        assert_eq!(piece, Ok(Piece { text: "hi".into(), generated: true, logprobs, ..Piece::default() }));
         let last = read(r#"{"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}"#).unwrap();
         assert_eq!(last.finish_reason, Some(FinishReason::Length));
+        let role = read(r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#);
+        assert_eq!(role, Ok(Piece::default()), "who speaks is no token");
+        let thought = read(r#"{"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}"#);
+        assert_eq!(thought, Ok(Piece { generated: true, ..Piece::default() }));
         let usage = read(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#).unwrap();
         assert_eq!(usage.usage, Some(Usage { prompt_tokens: 3, completion_tokens: 4 }));
     }

@@ -19,3 +19,4 @@ mod resume;
 mod server;
 mod trace;
 mod upstream;
+mod upstream_training;
