@@ -191,7 +191,8 @@ mod tests {
         template: String,
         messages: Vec<ChatMessage>,
         generation: bool,
-        text: String,
+        text: Option<String>,
+        refusal: Option<String>,
     }
 
     /// `tests/templates/golden.py` made the texts.
@@ -199,15 +200,22 @@ mod tests {
     fn conversations_render_as_in_transformers() {
         let golden: Vec<Golden> =
             serde_json::from_str(include_str!("../tests/templates/golden.json")).unwrap();
-        assert_eq!(golden.len(), 30);
+        assert_eq!(golden.len(), 50);
         for case in golden {
             let source = match case.template.as_str() {
                 "llama3" => include_str!("../tests/templates/llama3.jinja"),
                 "chatml" => include_str!("../tests/templates/chatml.jinja"),
-                _ => include_str!("../tests/templates/qwen3.jinja"),
+                "qwen3" => include_str!("../tests/templates/qwen3.jinja"),
+                "glm4" => include_str!("../tests/templates/glm4.jinja"),
+                _ => include_str!("../tests/templates/mistral.jinja"),
             };
-            let text = template(source).unwrap().render(&case.messages, case.generation).unwrap();
-            assert_eq!(text, case.text, "{}", case.template);
+            match template(source).unwrap().render(&case.messages, case.generation) {
+                Ok(text) => assert_eq!(Some(text), case.text, "{}", case.template),
+                Err(error) => {
+                    let words = case.refusal.unwrap_or_else(|| panic!("{}: {error}", case.template));
+                    assert!(error.to_string().contains(&words), "{error}");
+                }
+            }
         }
     }
 

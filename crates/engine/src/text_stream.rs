@@ -26,6 +26,11 @@ impl Detokenizer {
 
     /// The text that became whole with `id`; empty while a character is open.
     fn push(&mut self, id: u32) -> Result<String> {
+        // A special token has no text. As the whole context it would make the next token the first of a text,
+        // whose blank some decoders drop.
+        if self.tokenizer.is_special(id) {
+            return Ok(String::new());
+        }
         self.window.push(id);
         let text = self.tokenizer.decode(&self.window)?;
         if text.ends_with('\u{FFFD}') && self.window.len() - self.given < MAX_OPEN_TOKENS {

@@ -1,6 +1,6 @@
 //! Text to token ids and back: `tokenizer.json` in, ids or text out. Also makes new tokenizers.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use tokenizers::{
     AddedToken, DecoderWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, TokenizerBuilder, TokenizerImpl,
@@ -13,6 +13,8 @@ use tokenizers::{
     },
     processors::PostProcessorWrapper,
 };
+
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{EngineError, Result};
 
@@ -40,6 +42,7 @@ impl Tokenizer {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|error| EngineError::Tokenizer(format!("tokenizer.json is damaged: {error}")))?;
+        check_merges(bytes)?;
         // What was set for training batches would cut prompts silently.
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
@@ -84,6 +87,51 @@ impl Tokenizer {
             .get(&id)
             .is_some_and(|token| token.special)
     }
+}
+
+/// Refuses a byte-pair encoding whose merges were lost. It would load and cut every text into its letters, which the
+/// model has hardly ever seen: nothing fails, and the answers are poor.
+///
+/// Each token of several characters comes of a merge, but for added ones and the names of bytes (`<0x0A>`). A
+/// quarter may lack theirs, for some tokenizers keep tokens that are looked up whole.
+fn check_merges(bytes: &[u8]) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Parts {
+        model: Model,
+        #[serde(default)]
+        added_tokens: Vec<IgnoredAny>,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        #[serde(default)]
+        vocab: IgnoredOr<HashMap<String, IgnoredAny>>,
+        #[serde(default)]
+        merges: IgnoredOr<Vec<IgnoredAny>>,
+    }
+    /// Other models have other shapes under these names.
+    #[derive(Deserialize, Default)]
+    #[serde(untagged)]
+    enum IgnoredOr<T> {
+        This(T),
+        Other(IgnoredAny),
+        #[default]
+        Missing,
+    }
+    let parts: Parts = serde_json::from_slice(bytes)
+        .map_err(|error| EngineError::Tokenizer(format!("tokenizer.json is damaged: {error}")))?;
+    let (IgnoredOr::This(vocab), IgnoredOr::This(merges)) = (parts.model.vocab, parts.model.merges) else {
+        return Ok(());
+    };
+    let joined =
+        vocab.keys().filter(|token| token.chars().nth(1).is_some() && !token.starts_with("<0x")).count();
+    let joined = joined.saturating_sub(parts.added_tokens.len());
+    if merges.len() < joined / 4 * 3 {
+        return Err(EngineError::Tokenizer(format!(
+            "tokenizer.json has {} merges for {joined} tokens of several characters; its merges are missing",
+            merges.len()
+        )));
+    }
+    Ok(())
 }
 
 /// Learns a byte-level byte-pair encoding from `texts` and returns its `tokenizer.json`.
@@ -144,6 +192,7 @@ fn failed(error: impl std::fmt::Display) -> EngineError {
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -192,6 +241,48 @@ pub(crate) mod tests {
             Tokenizer::load(Path::new("/nowhere/tokenizer.json")),
             Err(EngineError::File { missing: true, .. })
         ));
+    }
+
+    /// The tokenizer of [`small`] with a change.
+    fn changed(change: impl FnOnce(&mut Value)) -> Result<Tokenizer> {
+        let mut json: Value = serde_json::from_str(&small().inner.to_string(false).unwrap()).unwrap();
+        change(&mut json);
+        Tokenizer::from_bytes(json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn merges_that_are_missing_or_damaged_are_named() {
+        let merges = |json: &mut Value| -> Vec<Value> { json["model"]["merges"].as_array().unwrap().clone() };
+        assert!(changed(|_| ()).is_ok());
+        // Most of them may be all there are.
+        assert!(changed(|json| json["model"]["merges"] = merges(json)[2..].into()).is_ok());
+        for (change, message) in [
+            (json!([]), "has 0 merges for"),
+            (json!(null), "is damaged"),
+            (json!([["t"]]), "is damaged"),
+            (json!([["zz", "q"]]), "Token `zz` out of vocabulary"),
+            (json!([["q", "z"]]), "Token `qz` out of vocabulary"),
+            (json!("t h"), "is damaged"),
+        ] {
+            let error = changed(|json| json["model"]["merges"] = change).unwrap_err().to_string();
+            assert!(error.starts_with("tokenizer: tokenizer.json ") && error.contains(message), "{error}");
+        }
+        let error = changed(|json| json["model"]["merges"] = merges(json)[..5].into()).unwrap_err();
+        assert!(error.to_string().ends_with("its merges are missing"), "{error}");
+        let error =
+            changed(|json| drop(json["model"].as_object_mut().unwrap().remove("merges"))).unwrap_err();
+        assert!(error.to_string().contains("Missing vocab/merges"), "{error}");
+    }
+
+    #[test]
+    fn ids_that_no_vocabulary_has_are_refused() {
+        for id in [json!(-1), json!(1u64 << 40), json!("7"), json!(1.5)] {
+            let error = changed(|json| json["model"]["vocab"]["zebra"] = id.clone()).unwrap_err();
+            assert!(error.to_string().contains("is damaged"), "{id}: {error}");
+        }
+        // An absurd one reserves nothing; the model's configuration decides whether there can be such an id.
+        let tokenizer = changed(|json| json["model"]["vocab"]["zebra"] = json!(4_000_000_000u32)).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 4_000_000_001);
     }
 
     proptest! {

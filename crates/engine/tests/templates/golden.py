@@ -1,4 +1,5 @@
-"""Writes golden.json: what transformers' apply_chat_template makes of the templates in this folder.
+"""Writes golden.json: what transformers' apply_chat_template makes of the templates in this folder; a conversation
+that a template refuses has its words instead of a text.
 
 Needs transformers 5 and tokenizers: `python golden.py`. `strftime_now` is fixed to 26 Nov 2026 by replacing
 transformers' clock, as the Rust test fixes its own.
@@ -7,6 +8,7 @@ import datetime
 import json
 import pathlib
 
+from jinja2.exceptions import TemplateError
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
@@ -37,13 +39,17 @@ def main():
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.BPE()), bos_token="<|begin_of_text|>", eos_token="<|eot_id|>")
     golden = []
-    for name in ("llama3", "chatml", "qwen3"):
+    for name in ("llama3", "chatml", "qwen3", "glm4", "mistral"):
         template = (FOLDER / f"{name}.jinja").read_text()
         for messages in CONVERSATIONS:
             for generation in (False, True):
-                text = tokenizer.apply_chat_template(
-                    messages, chat_template=template, tokenize=False, add_generation_prompt=generation)
-                golden.append(dict(template=name, messages=messages, generation=generation, text=text))
+                case = dict(template=name, messages=messages, generation=generation)
+                try:
+                    case["text"] = tokenizer.apply_chat_template(
+                        messages, chat_template=template, tokenize=False, add_generation_prompt=generation)
+                except TemplateError as refusal:
+                    case["refusal"] = str(refusal)
+                golden.append(case)
     (FOLDER / "golden.json").write_text(json.dumps(golden, indent=1, ensure_ascii=False) + "\n")
 
 
