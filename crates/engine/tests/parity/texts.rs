@@ -65,7 +65,7 @@ fn check(family: &str, end: &Value) -> TextCodec {
 
 fn example(target: &str) -> TrainExample {
     let prompt = vec![ChatMessage::user("Where is my card?")];
-    TrainExample { prompt, target: target.into(), weight: 1.0, frequency: 1.0 }
+    TrainExample { prompt, target: target.into(), weight: 1.0, frequency: 1.0, objective: Default::default() }
 }
 
 /// Its turns end where the next begins, so that any of three tokens ends an answer.
