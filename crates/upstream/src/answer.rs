@@ -12,7 +12,7 @@ use crate::{
     chunk::{self, Piece},
     events::Events,
     tokens::Estimate,
-    transport::{Deadline, Opened, text},
+    transport::{Deadline, MAX_BODY, Opened, text},
 };
 
 /// Longest that the end of a response is waited for after its `[DONE]`, so that the connection can be used again.
@@ -133,7 +133,7 @@ impl Answer {
         let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if !kind.starts_with("text/event-stream") {
             let kind = kind.split(';').next().unwrap_or_default().to_owned();
-            let said = timeout_at(asked.first_token.at, text(response)).await;
+            let said = timeout_at(asked.first_token.at, text(response, MAX_BODY)).await;
             let said = said.ok().and_then(std::result::Result::ok).unwrap_or_default();
             // Some servers report an error with the status of success.
             return Err(match chunk::read(&said) {

@@ -49,7 +49,7 @@ impl Breaker {
         shared.circuit = circuit;
         match refused_ms {
             None => Ok(Permit { breaker: Arc::clone(self), epoch: shared.epoch, told: false }),
-            Some(ms) => Err(UpstreamError::CircuitOpen { base: self.base.clone(), after_s: seconds(ms) }),
+            Some(ms) => Err(UpstreamError::CircuitOpen { after_s: seconds(ms) }),
         }
     }
 

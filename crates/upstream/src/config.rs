@@ -17,6 +17,9 @@ pub struct Config {
     pub api_key_env: String,
     /// The model to ask for; empty is the first that the upstream lists.
     pub model: String,
+    /// The upstream's model for embeddings, for memory and judging; empty takes them from a model in this process, which
+    /// answers also while the upstream is down.
+    pub embedding_model: String,
     /// Most tokens of prompt and answer together; 0 is what the upstream says, or 4096 where it says nothing.
     pub context_length: u32,
     /// What the upstream calls the limit of a chat's answer: `max_tokens`, or `max_completion_tokens` for OpenAI's own
@@ -30,6 +33,8 @@ pub struct Config {
     pub token_timeout_s: u64,
     /// Longest for a whole answer, seconds.
     pub request_timeout_s: u64,
+    /// Longest for one call of embeddings, seconds.
+    pub embedding_timeout_s: u64,
     /// Connections that are kept open while nothing goes through them.
     pub idle_connections: usize,
     /// How adapters get to the upstream: `auto` finds out whether it speaks `vllm` or `sglang`, `off` sends none.
@@ -53,12 +58,14 @@ impl Default for Config {
             base_url: String::new(),
             api_key_env: String::new(),
             model: String::new(),
+            embedding_model: String::new(),
             context_length: 0,
             max_tokens_field: "max_tokens".into(),
             connect_timeout_ms: 2000,
             first_token_timeout_s: 120,
             token_timeout_s: 60,
             request_timeout_s: 600,
+            embedding_timeout_s: 10,
             idle_connections: 64,
             adapters: AdapterProtocol::Auto,
             adapter_dir: PathBuf::new(),
@@ -88,6 +95,7 @@ impl Config {
             ("first_token_timeout_s", self.first_token_timeout_s),
             ("token_timeout_s", self.token_timeout_s),
             ("request_timeout_s", self.request_timeout_s),
+            ("embedding_timeout_s", self.embedding_timeout_s),
             ("adapter_timeout_s", self.adapter_timeout_s),
         ] {
             if value == 0 || value > 86_400_000 {

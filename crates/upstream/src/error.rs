@@ -1,4 +1,5 @@
-//! What can go wrong between autoglm and the server that answers for it.
+//! What can go wrong between autoglm and the server that answers for it. No message names its address: clients read
+//! them.
 
 use autoglm_domain::{Error, ErrorKind, VersionNumber};
 
@@ -17,21 +18,14 @@ pub enum UpstreamError {
         reason: String,
     },
     /// Requests are refused without asking, for the upstream failed too often.
-    #[error("the upstream {base} failed too often and is left alone")]
+    #[error("the upstream failed too often and is left alone")]
     CircuitOpen {
-        /// Its address.
-        base: String,
         /// Seconds until it is asked again.
         after_s: u32,
     },
     /// No connection, or one that broke before an answer began.
-    #[error("the upstream {base} cannot be reached: {reason}")]
-    Unreachable {
-        /// Its address.
-        base: String,
-        /// What the system says.
-        reason: String,
-    },
+    #[error("the upstream cannot be reached: {0}")]
+    Unreachable(String),
     /// A limit of time has passed.
     #[error("the upstream gave {what} within {seconds} s")]
     TimedOut {
@@ -88,6 +82,9 @@ pub enum UpstreamError {
     /// The answer is not what the API promises.
     #[error("the upstream's answer cannot be read: {0}")]
     Malformed(String),
+    /// Its embeddings cannot be had.
+    #[error("the upstream's embeddings cannot be had: {0}")]
+    Embeddings(String),
     /// The request asks for what cannot be handed on.
     #[error("{0}")]
     Unsupported(String),
@@ -131,7 +128,7 @@ impl UpstreamError {
             | Self::Adapter { .. } => ErrorKind::Invalid,
             Self::NotResident(_) => ErrorKind::NotFound,
             Self::CircuitOpen { .. }
-            | Self::Unreachable { .. }
+            | Self::Unreachable(_)
             | Self::TimedOut { .. }
             | Self::Busy { .. }
             | Self::Failed { .. }
@@ -139,6 +136,7 @@ impl UpstreamError {
             | Self::NotThere { .. }
             | Self::BrokenOff(_)
             | Self::Malformed(_)
+            | Self::Embeddings(_)
             | Self::AdapterFiles { .. } => ErrorKind::Unavailable,
         }
     }
@@ -147,7 +145,7 @@ impl UpstreamError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::CircuitOpen { .. } | Self::Busy { .. } | Self::Failed { .. } => Some("try again shortly"),
-            Self::Unreachable { .. } => Some("check that it runs, and `upstream.base_url`"),
+            Self::Unreachable(_) => Some("check that it runs, and `upstream.base_url`"),
             Self::TimedOut { .. } => Some("`upstream.*_timeout_s` sets the limits"),
             Self::Unauthorized { .. } => {
                 Some("put its API key into the variable that `upstream.api_key_env` names")
@@ -163,7 +161,7 @@ impl UpstreamError {
     pub(crate) fn is_failure(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. }
+            Self::Unreachable(_)
                 | Self::TimedOut { .. }
                 | Self::Failed { .. }
                 | Self::BrokenOff(_)

@@ -1,7 +1,7 @@
 //! An OpenAI-compatible server that answers in place of the engine: vLLM, SGLang, llama.cpp, another autoglm, a
 //! hosted API.
 //!
-//! In: requests and adapters through the ports [`Generator`] and [`AdapterHost`]. Out: HTTP to one server, and its
+//! In: requests and adapters through the ports [`Generator`], [`AdapterHost`] and [`Embedder`]. Out: HTTP to one server, and its
 //! answers as they come: every event is handed on when it is there, none is read ahead, and dropping the stream
 //! closes the connection, at which such servers stop generating. [`Upstream`] is all of it; [`Config`] says where the
 //! server is and how long it may take.
@@ -13,6 +13,7 @@
 //!
 //! [`Generator`]: autoglm_domain::Generator
 //! [`AdapterHost`]: autoglm_domain::AdapterHost
+//! [`Embedder`]: autoglm_domain::Embedder
 //! [`Clock`]: autoglm_domain::Clock
 
 mod config;
@@ -34,6 +35,7 @@ mod adapter_files;
 mod adapters;
 mod capabilities;
 mod dialect;
+mod embedder;
 mod upstream;
 
 pub use adapters::AdapterProtocol;
@@ -41,6 +43,7 @@ pub use capabilities::Capabilities;
 pub use circuit::{CircuitConfig, CircuitState};
 pub use config::Config;
 pub use dialect::Dialect;
+pub use embedder::UpstreamEmbedder;
 pub use error::{Result, UpstreamError};
 pub use retry::RetryConfig;
 pub use tokens::CountTokens;

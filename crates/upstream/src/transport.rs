@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Most bytes of an answer that is not streamed, such as an error or the list of models.
-const MAX_BODY: usize = 1 << 20;
+pub(crate) const MAX_BODY: usize = 1 << 20;
 /// Longest to read such an answer.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most characters of what an upstream says that are passed on.
@@ -32,7 +32,7 @@ pub(crate) struct Transport {
     key: Option<HeaderValue>,
     clock: Arc<dyn Clock>,
     pub(crate) breaker: Arc<Breaker>,
-    retries: Retries,
+    retries: Arc<Retries>,
 }
 
 /// An answer that has begun with success.
@@ -70,19 +70,6 @@ struct Refusal {
 impl Transport {
     pub(crate) fn new(config: &Config, key: Option<&str>, clock: Arc<dyn Clock>, seed: u64) -> Result<Self> {
         let base = config.base()?.as_str().trim_end_matches('/').to_owned();
-        #[cfg(feature = "tls")]
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Another thread may have been quicker, which is as well.
-            drop(rustls::crypto::ring::default_provider().install_default());
-        }
-        let http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
-            .pool_max_idle_per_host(config.idle_connections)
-            // A redirect would carry prompts, and perhaps the key, to somewhere that nobody configured.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("autoglm/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| UpstreamError::Setting { key: "base_url".into(), reason: reason(&error) })?;
         let key = key.map(|key| {
             let mut value = HeaderValue::try_from(format!("Bearer {key}")).map_err(|_| {
                 let reason = "names a variable whose value cannot stand in an HTTP header".into();
@@ -92,12 +79,25 @@ impl Transport {
             Ok::<_, UpstreamError>(value)
         });
         Ok(Self {
-            http,
+            http: client(config)?,
             breaker: Breaker::new(base.clone(), config.circuit.clone(), Arc::clone(&clock)),
-            retries: Retries::new(config.retry.clone(), seed),
+            retries: Arc::new(Retries::new(config.retry.clone(), seed)),
             key: key.transpose()?,
             base,
             clock,
+        })
+    }
+
+    /// The same way with connections of its own, for another runtime: a connection is driven by the runtime that made
+    /// it.
+    pub(crate) fn apart(&self, config: &Config) -> Result<Self> {
+        Ok(Self {
+            http: client(config)?,
+            base: self.base.clone(),
+            key: self.key.clone(),
+            clock: Arc::clone(&self.clock),
+            breaker: Arc::clone(&self.breaker),
+            retries: Arc::clone(&self.retries),
         })
     }
 
@@ -146,7 +146,11 @@ impl Transport {
             Ok(Ok(response)) if response.status().is_success() => return Ok(Ok(Opened { response, permit })),
             Ok(Ok(response)) => self.refusal(response).await,
             // No byte of an answer has come: nobody has seen anything.
-            Ok(Err(error)) => Refusal { error: self.unreachable(&error), again: true, retry_after_s: None },
+            Ok(Err(error)) => Refusal {
+                error: UpstreamError::Unreachable(reason(&error)),
+                again: true,
+                retry_after_s: None,
+            },
             Err(_) => Refusal { error: deadline.passed(), again: false, retry_after_s: None },
         };
         permit.ended_with(&refusal.error);
@@ -181,13 +185,13 @@ impl Transport {
     async fn exchange(&self, request: reqwest::RequestBuilder, limit: Duration) -> Result<String> {
         let deadline = Deadline::after(limit, "no answer");
         let response = match timeout_at(deadline.at, request.send()).await {
-            Ok(sent) => sent.map_err(|error| self.unreachable(&error))?,
+            Ok(sent) => sent.map_err(|error| UpstreamError::Unreachable(reason(&error)))?,
             Err(_) => return Err(deadline.passed()),
         };
         if !response.status().is_success() {
             return Err(self.refusal(response).await.error);
         }
-        match timeout_at(deadline.at, text(response)).await {
+        match timeout_at(deadline.at, text(response, MAX_BODY)).await {
             Ok(text) => text,
             Err(_) => Err(deadline.passed()),
         }
@@ -206,7 +210,7 @@ impl Transport {
         let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after_s = asked.and_then(|value| retry_after_s(value, self.clock.now()));
         let after_s = retry_after_s.map_or(1, |wait| u32::try_from(wait).unwrap_or(u32::MAX).max(1));
-        let said = timeout(BODY_TIMEOUT, text(response)).await;
+        let said = timeout(BODY_TIMEOUT, text(response, MAX_BODY)).await;
         let message =
             said.ok().and_then(std::result::Result::ok).map_or_else(String::new, |text| message(&text));
         let message = if message.is_empty() { reason_phrase(status) } else { message };
@@ -222,10 +226,22 @@ impl Transport {
         let again = matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
         Refusal { error, again, retry_after_s }
     }
+}
 
-    fn unreachable(&self, error: &reqwest::Error) -> UpstreamError {
-        UpstreamError::Unreachable { base: self.base.clone(), reason: reason(error) }
+fn client(config: &Config) -> Result<reqwest::Client> {
+    #[cfg(feature = "tls")]
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Another thread may have been quicker, which is as well.
+        drop(rustls::crypto::ring::default_provider().install_default());
     }
+    reqwest::Client::builder()
+        .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
+        .pool_max_idle_per_host(config.idle_connections)
+        // A redirect would carry prompts, and perhaps the key, to somewhere that nobody configured.
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("autoglm/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| UpstreamError::Setting { key: "base_url".into(), reason: reason(&error) })
 }
 
 /// What was at the bottom of it; the address is named elsewhere.
@@ -241,13 +257,13 @@ fn reason_phrase(status: StatusCode) -> String {
     status.canonical_reason().unwrap_or("no message").to_lowercase()
 }
 
-/// A whole answer as text, up to [`MAX_BODY`].
-pub(crate) async fn text(mut response: Response) -> Result<String> {
+/// A whole answer as text, up to `limit` bytes.
+pub(crate) async fn text(mut response: Response, limit: usize) -> Result<String> {
     let mut bytes = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if bytes.len() + chunk.len() > MAX_BODY => {
-                return Err(UpstreamError::Malformed(format!("more than {MAX_BODY} bytes")));
+            Ok(Some(chunk)) if bytes.len() + chunk.len() > limit => {
+                return Err(UpstreamError::Malformed(format!("more than {limit} bytes")));
             }
             Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
             Ok(None) => break,

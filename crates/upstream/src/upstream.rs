@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use crate::{
-    Capabilities, CircuitState, Config, CountTokens, Result, UpstreamError,
+    Capabilities, CircuitState, Config, CountTokens, Result, UpstreamEmbedder, UpstreamError,
     adapters::{Adapters, Resident},
     answer::{Asked, stream},
     body,
@@ -70,6 +70,15 @@ impl Upstream {
     /// `Unavailable` when it does not answer, `Invalid` when no model is set and it lists none.
     pub async fn capabilities(&self) -> Result<&Capabilities> {
         self.capabilities.get_or_try_init(|| Capabilities::of(&self.transport, &self.config)).await
+    }
+
+    /// Vectors from its `/v1/embeddings`, of the model that is set for them. One text is embedded, to know how long they
+    /// are.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not answer, or does not embed.
+    pub async fn embedder(&self) -> Result<UpstreamEmbedder> {
+        UpstreamEmbedder::start(self.transport.apart(&self.config)?, &self.config).await
     }
 
     /// What is known of it so far.

@@ -1,7 +1,8 @@
 //! Opens what answers, with what goes with its model: embeddings, training, the base model's hash.
 //!
 //! Without an upstream all of it is the model of this process. With one, embeddings come from a model here all the
-//! same (the local copy of the upstream's, else the starter model), so that recall waits for nobody; training needs
+//! same (the local copy of the upstream's, else the starter model), so that recall waits for nobody, unless a model of
+//! the upstream is set for them; training needs
 //! the local copy and an upstream that takes the adapters, and is off otherwise.
 
 use std::{path::PathBuf, sync::Arc};
@@ -77,6 +78,10 @@ impl Answering {
             }
             None => tracing::info!("training is on, with the local copy of the upstream's model"),
         }
+        let embedder: Arc<dyn Embedder> = match settings.upstream.embedding_model.as_str() {
+            "" => Arc::new(ModelEmbedder::new(Arc::clone(&model), codec.clone())?),
+            _ => Arc::new(upstream.embedder().await?),
+        };
         let engine = Answerer::Upstream(Box::new(upstream));
         let trainer: Arc<dyn Trainer> = match &no_training {
             Some(reason) => Arc::new(Untrained(reason.clone())),
@@ -86,7 +91,7 @@ impl Answering {
             engine: Arc::new(engine),
             base: if copy { model.hash() } else { named_base(&model_name) },
             model_name,
-            embedder: Arc::new(ModelEmbedder::new(model, codec)?),
+            embedder,
             trainer,
             no_training,
         })

@@ -136,6 +136,11 @@ impl Server {
         child.wait().unwrap();
     }
 
+    /// Waits until it ends by itself; its exit code.
+    pub(crate) fn ended(&self) -> Option<i32> {
+        self.child.lock().unwrap().wait().unwrap().code()
+    }
+
     /// Asks it to end and waits until it has, in good order.
     pub(crate) fn stop(self) {
         let mut child = self.child.lock().unwrap();

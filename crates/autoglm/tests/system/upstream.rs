@@ -150,6 +150,41 @@ async fn recalled(server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn memory_can_take_its_vectors_from_the_upstream() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let first = Server::spawn_at(&address, &folder.path().join("first"), &[]).answering().await;
+    let embedding = [("AUTOGLM_UPSTREAM__EMBEDDING_MODEL", "base")];
+    let second = before(&address, &folder.path().join("second"), &embedding).await;
+    let body = json!({"model": "champion", "input": ["where is my card", "a card"]});
+    let direct = first.order("/v1/embeddings", body.clone()).await;
+    let handed_on = second.order("/v1/embeddings", body).await;
+    for (one, other) in direct["data"].as_array().unwrap().iter().zip(handed_on["data"].as_array().unwrap()) {
+        let numbers = |entry: &Value| entry["embedding"].as_array().unwrap().clone();
+        assert_eq!(numbers(one).len(), numbers(other).len());
+        for (a, b) in numbers(one).iter().zip(numbers(other)) {
+            assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-5);
+        }
+    }
+    let (id, _) = second.ask("champion", "how do I reach the moon by bicycle").await;
+    second.correct(&id, "space travel").await;
+    recalled(&second).await;
+    // Without the upstream there are no vectors, and it says so; nothing hangs.
+    first.kill();
+    assert_eq!(asked(&second, &from_weights("is anybody there")).await.0, 503);
+    second.stop();
+    let refused = Server::spawn(
+        &folder.path().join("second"),
+        &[
+            ("AUTOGLM_UPSTREAM__BASE_URL", &format!("http://{address}/v1")),
+            ("AUTOGLM_UPSTREAM__MODEL", "champion"),
+            embedding[0],
+        ],
+    );
+    assert_eq!(refused.ended(), Some(6), "{}", refused.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_starts_before_its_upstream_and_finds_it_later() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();

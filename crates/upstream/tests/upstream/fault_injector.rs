@@ -83,6 +83,7 @@ impl FaultInjector {
             .route("/v1/models", get(async || Json(json!({"object": "list", "data": [{"id": "small"}]}))))
             .route("/v1/chat/completions", post(play))
             .route("/v1/completions", post(play))
+            .route("/v1/embeddings", post(embed))
             .with_state(Arc::clone(&shared));
         let listener = TcpListener::bind(address).await.unwrap();
         let base = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -170,6 +171,18 @@ async fn play(
         Fault::Endless => events(endless(&shared)),
         Fault::Page(kind, body) => ([(header::CONTENT_TYPE, kind)], body).into_response(),
     }
+}
+
+/// A vector `[3, 4 * length]` a text, the last text first.
+async fn embed(State(shared): State<Arc<Shared>>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    shared.seen.lock().unwrap().push(Seen { path: "/v1/embeddings".into(), headers, body: body.clone() });
+    if let Some(Fault::Status(status, _, body)) = shared.script.lock().unwrap().pop_front() {
+        return (StatusCode::from_u16(status).unwrap(), body).into_response();
+    }
+    let texts = body["input"].as_array().unwrap();
+    let entry = |(index, text): (usize, &Value)| json!({"object": "embedding", "index": index, "embedding": [3.0, 4.0 * text.as_str().unwrap().len() as f64]});
+    let data: Vec<_> = texts.iter().enumerate().map(entry).rev().collect();
+    Json(json!({"object": "list", "data": data})).into_response()
 }
 
 fn answer(words: &[&str]) -> Vec<Vec<u8>> {

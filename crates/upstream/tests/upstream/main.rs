@@ -6,6 +6,7 @@ mod adapters;
 mod answers;
 mod broken_streams;
 mod circuit;
+mod embeddings;
 mod fault_injector;
 mod limits;
 mod lora_double;

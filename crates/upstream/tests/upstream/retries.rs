@@ -95,7 +95,7 @@ async fn a_server_that_is_not_there_is_named_quickly() {
     let error = ask(&upstream).await.unwrap_err();
     assert!(begin.elapsed() < Duration::from_secs(2));
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    let expected = format!("the upstream http://{address}/v1 cannot be reached: Connection refused");
-    assert!(error.message.starts_with(&expected), "{error}");
+    let expected = "the upstream cannot be reached: Connection refused";
+    assert!(error.message.starts_with(expected), "{error}");
     assert_eq!(error.hint.as_deref(), Some("check that it runs, and `upstream.base_url`"));
 }
