@@ -28,7 +28,7 @@ const DATABASE: &str = "autoglm.db";
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ModelSettings {
-    /// A model folder, or a hub id such as `owner/model`; empty is the starter model that comes with autoglm.
+    /// A model folder, a GGUF file, or a hub id such as `owner/model`; empty is the starter model that comes with autoglm.
     pub(crate) path: String,
 }
 

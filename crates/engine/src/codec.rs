@@ -25,10 +25,9 @@ pub struct EncodedExample {
 }
 
 impl TextCodec {
-    /// Reads `tokenizer.json` and the chat template of a model folder.
-    pub fn load(folder: &Path, config: &ModelConfig, clock: Arc<dyn Clock>) -> Result<Self> {
-        let tokenizer = Tokenizer::load(&folder.join("tokenizer.json"))?;
-        Self::new(tokenizer, ChatTemplate::load(folder, clock)?, config)
+    /// Reads the tokenizer and the chat template of a GGUF file or a model folder.
+    pub fn load(path: &Path, config: &ModelConfig, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::new(Tokenizer::of_model(path)?, ChatTemplate::load(path, clock)?, config)
     }
 
     /// Puts the parts together. `Invalid` when the tokenizer has ids that the model lacks.

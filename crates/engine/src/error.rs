@@ -10,7 +10,7 @@ pub type Result<T, E = EngineError> = std::result::Result<T, E>;
 /// A failure of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// A file could not be read or written.
+    /// A file could not be read.
     #[error("cannot read `{}`: {reason}", path.display())]
     File {
         /// Which file.
@@ -20,10 +20,28 @@ pub enum EngineError {
         /// Whether it is simply not there.
         missing: bool,
     },
+    /// A file could not be written.
+    #[error("cannot write `{}`: {reason}", path.display())]
+    Unwritten {
+        /// Which file.
+        path: PathBuf,
+        /// The operating system's reason.
+        reason: String,
+    },
     /// `config.json` is broken or describes a model that this engine does not compute.
     #[error("config.json: {message}")]
     Config {
         /// What is wrong; names the key.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// A GGUF file is damaged or holds what this engine does not compute.
+    #[error("`{file}` {message}")]
+    Gguf {
+        /// Which file.
+        file: String,
+        /// What is wrong, as the rest of a sentence about the file; names the key or tensor.
         message: String,
         /// What to do about it.
         hint: Option<String>,
@@ -108,6 +126,12 @@ impl EngineError {
         Self::Config { message: message.into(), hint: None }
     }
 
+    /// A damaged GGUF file; `message` goes on after its name.
+    pub fn gguf(file: impl Into<String>, message: impl Into<String>) -> Self {
+        let hint = Some("copy or download the file again".into());
+        Self::Gguf { file: file.into(), message: message.into(), hint }
+    }
+
     /// A file that could not be read.
     pub fn file(path: &Path, error: &std::io::Error) -> Self {
         Self::File {
@@ -117,6 +141,11 @@ impl EngineError {
         }
     }
 
+    /// A file that could not be written.
+    pub fn unwritten(path: &Path, error: &std::io::Error) -> Self {
+        Self::Unwritten { path: path.to_path_buf(), reason: error.to_string() }
+    }
+
     /// What sort of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -124,6 +153,7 @@ impl EngineError {
                 ErrorKind::NotFound
             }
             Self::Config { .. }
+            | Self::Gguf { .. }
             | Self::Weights(_)
             | Self::Adapter(_)
             | Self::Tokenizer(_)
@@ -131,9 +161,11 @@ impl EngineError {
             | Self::Request(_)
             | Self::Checkpoint(_)
             | Self::PromptTooLong { .. } => ErrorKind::Invalid,
-            Self::QueueFull { .. } | Self::TooManyAdapters { .. } | Self::ShuttingDown | Self::Hub(_) => {
-                ErrorKind::Unavailable
-            }
+            Self::Unwritten { .. }
+            | Self::QueueFull { .. }
+            | Self::TooManyAdapters { .. }
+            | Self::ShuttingDown
+            | Self::Hub(_) => ErrorKind::Unavailable,
             Self::Cancelled(_) => ErrorKind::Conflict,
             Self::File { .. } | Self::NotANumber { .. } | Self::Tensor(_) | Self::Internal(_) => {
                 ErrorKind::Internal
@@ -144,11 +176,12 @@ impl EngineError {
     /// What the person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Config { hint, .. } => hint.clone(),
+            Self::Config { hint, .. } | Self::Gguf { hint, .. } => hint.clone(),
             Self::ModelNotFound { hint, .. } => Some(hint.clone()),
             Self::Weights(_) => Some("copy or download the model again".into()),
             Self::Adapter(_) => Some("an adapter fits only the base model that it was trained on".into()),
             Self::File { missing: true, .. } => Some("check the path".into()),
+            Self::Unwritten { .. } => Some("check the path and the room on the disk".into()),
             Self::PromptTooLong { .. } => Some("shorten the conversation".into()),
             Self::QueueFull { .. } => Some("try again in a moment".into()),
             Self::TooManyAdapters { .. } => Some("unload versions that are no longer needed".into()),

@@ -1,19 +1,22 @@
-//! Where a model lies: a folder as it is, or a hub id, whose files are fetched once and kept in the hub's cache.
+//! Where a model lies: a folder or file as it is, or a hub id, whose files are fetched once and kept in the hub's cache.
 
 use std::path::{Path, PathBuf};
 
 use crate::{EngineError, Result};
 
-/// The folder of the model that `name` means: a local folder with a `config.json`, or a hub id `owner/model` or
+/// The path of the model that `name` means: a GGUF file, a local folder with a `config.json`, or a hub id `owner/model` or
 /// `owner/model@revision`, which needs the feature `hub`. Blocks while it downloads.
 ///
 /// `NotFound` when there is neither; `Unavailable` when the hub cannot be reached and nothing is cached.
 pub fn resolve_model(name: &str) -> Result<PathBuf> {
     let path = Path::new(name);
     if path.is_file() {
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            return Ok(path.to_path_buf());
+        }
         return Err(EngineError::ModelNotFound {
             name: name.into(),
-            hint: "this is a file; name the folder that holds `config.json`".into(),
+            hint: "this is no GGUF file; name one, or the folder that holds `config.json`".into(),
         });
     }
     if path.is_dir() {
@@ -29,7 +32,7 @@ pub fn resolve_model(name: &str) -> Result<PathBuf> {
         Some(id) => fetch(name, &id),
         None => Err(EngineError::ModelNotFound {
             name: name.into(),
-            hint: "name a folder, or a hub id such as `owner/model`".into(),
+            hint: "name a folder, a GGUF file, or a hub id such as `owner/model`".into(),
         }),
     }
 }
@@ -130,8 +133,11 @@ mod tests {
         assert_eq!(hint(name), "the folder holds no `config.json`");
         std::fs::write(folder.path().join("config.json"), "{}").unwrap();
         assert_eq!(resolve_model(name), Ok(folder.path().to_path_buf()));
-        assert!(hint(&format!("{name}/config.json")).starts_with("this is a file"));
-        assert_eq!(hint("/no/such/folder"), "name a folder, or a hub id such as `owner/model`");
+        assert!(hint(&format!("{name}/config.json")).starts_with("this is no GGUF file"));
+        assert_eq!(hint("/no/such/folder"), "name a folder, a GGUF file, or a hub id such as `owner/model`");
+        let file = folder.path().join("a.gguf");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(resolve_model(file.to_str().unwrap()), Ok(file));
     }
 
     #[cfg(not(feature = "hub"))]

@@ -1,6 +1,6 @@
 //! Tensors to text and back: model families, tokens, generation, LoRA, gradients.
 //!
-//! In: a model folder in Hugging Face's form, requests, adapters, training jobs. Out: text with
+//! In: a model as a folder in Hugging Face's form or as a GGUF file, requests, adapters, training jobs. Out: text with
 //! log-probabilities, embeddings, trained adapters in PEFT's format. The base weights of a [`Model`] are
 //! loaded once and shared by the [`ServingEngine`], the [`ModelEmbedder`] and the [`LoraTrainer`]; versions
 //! are small sets of changes to them. Only this crate knows tensors.
@@ -13,6 +13,7 @@ mod config;
 mod decoder;
 mod embedder;
 mod error;
+mod gguf;
 mod gradients;
 mod hub;
 mod kernels;
@@ -21,6 +22,7 @@ mod loss;
 mod model;
 mod optimizer;
 mod peft;
+mod perplexity;
 mod pretrain;
 mod rope;
 mod sampler;
@@ -40,9 +42,11 @@ pub use config::{Family, ModelConfig, RopeConfig, RopeScaling};
 pub use decoder::{Decoder, SequenceStep};
 pub use embedder::ModelEmbedder;
 pub use error::{EngineError, Result};
+pub use gguf::{Conversion, TensorType, convert};
 pub use hub::resolve_model;
 pub use learner::Courtesy;
 pub use model::{KvCache, Model, SequenceInput, WantedLogits};
+pub use perplexity::{Perplexity, perplexity};
 pub use pretrain::{PretrainOptions, PretrainProgress, pretrain};
 pub use rope::rope_frequencies;
 pub use sampler::{Sampled, Sampler, check_sampling};

@@ -8,6 +8,7 @@ use autoglm_domain::{Adapter, ContentHash};
 use crate::{
     Decoder, EngineError, ModelConfig, Result, SequenceStep,
     adapter::{AdapterWeights, LayerChange, Slot},
+    gguf,
     kernels::{
         AttentionShape, Mat, MatMut, RotaryTable, Threads, Weights, add_assign, attention_with_cache, matmul,
         rms_norm, rotate, swiglu,
@@ -79,10 +80,15 @@ impl Group<'_> {
 }
 
 impl Model {
-    /// Reads `config.json` and the weights of `folder`.
-    pub fn load(folder: &Path) -> Result<Self> {
-        let config = ModelConfig::load(folder)?;
-        let weights = BaseWeights::load(folder, &config)?;
+    /// Reads a GGUF file, or `config.json` and the weights of a folder.
+    pub fn load(path: &Path) -> Result<Self> {
+        let (config, weights) = if path.is_file() {
+            gguf::load(path)?
+        } else {
+            let config = ModelConfig::load(path)?;
+            let weights = BaseWeights::load(path, &config)?;
+            (config, weights)
+        };
         Self::new(config, weights)
     }
 

@@ -14,10 +14,13 @@ pub fn rope_frequencies(config: &ModelConfig) -> (Vec<f32>, f32) {
     let wavelike = |index: usize| theta.powf(f64::from((2 * index) as f32 / dim as f32)); // θ^(2i/d)
     let plain: Vec<f64> = (0..dim / 2).map(|index| f64::from((1.0 / wavelike(index)) as f32)).collect();
     let mut attention_scaling = 1.0;
-    let scaled: Vec<f64> = match config.rope.scaling {
+    let scaled: Vec<f64> = match &config.rope.scaling {
         RopeScaling::None | RopeScaling::Dynamic { .. } => plain,
-        RopeScaling::Linear { factor } => plain.into_iter().map(|frequency| frequency / factor).collect(),
-        RopeScaling::Llama3 {
+        RopeScaling::Factors(factors) => {
+            plain.into_iter().zip(factors).map(|(frequency, factor)| frequency / f64::from(*factor)).collect()
+        }
+        &RopeScaling::Linear { factor } => plain.into_iter().map(|frequency| frequency / factor).collect(),
+        &RopeScaling::Llama3 {
             factor,
             low_freq_factor,
             high_freq_factor,
@@ -32,7 +35,7 @@ pub fn rope_frequencies(config: &ModelConfig) -> (Vec<f32>, f32) {
             };
             plain.into_iter().map(blend).collect()
         }
-        RopeScaling::Yarn {
+        &RopeScaling::Yarn {
             factor,
             beta_fast,
             beta_slow,

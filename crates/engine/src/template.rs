@@ -12,7 +12,7 @@ use autoglm_domain::{ChatMessage, Clock, Role};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 use serde_json::Map;
 
-use crate::{EngineError, Result};
+use crate::{EngineError, Result, gguf};
 
 /// Steps and 64-byte units that a rendering may take: under a second, some hundred megabytes.
 const FUEL: u64 = 4_000_000;
@@ -25,13 +25,18 @@ const TOKEN_NAMES: &[&str] =
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
+    tokens: Vec<(String, String)>,
 }
 
 impl ChatTemplate {
-    /// Reads the template of a model folder: `chat_template.jinja`, else `chat_template` in
+    /// Reads the template of a GGUF file or of a model folder: `chat_template.jinja`, else `chat_template` in
     /// `tokenizer_config.json` (a text, or a list of named ones with a `default`). `None` when there is none;
     /// `Invalid` when a file is damaged or the template is not Jinja.
     pub fn load(folder: &Path, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
+        if folder.is_file() {
+            return gguf::load_template(folder, clock);
+        }
         let config: Map<String, serde_json::Value> = match read(&folder.join("tokenizer_config.json"))? {
             Some(text) => serde_json::from_str(&text).map_err(|error| {
                 EngineError::Template(format!("tokenizer_config.json is damaged: {error}"))
@@ -68,11 +73,22 @@ impl ChatTemplate {
                 .and_then(|now| jiff::fmt::strtime::format(&format, now))
                 .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
         });
-        for (name, token) in tokens {
-            environment.add_global(name, token);
+        let tokens: Vec<_> = tokens.into_iter().collect();
+        for (name, token) in &tokens {
+            environment.add_global(name.clone(), token.clone());
         }
         environment.add_template_owned(NAME, without_generation_tags(source)).map_err(|e| failed(&e))?;
-        Ok(Self { environment })
+        Ok(Self { environment, source: source.to_owned(), tokens })
+    }
+
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The special token that the template knows by `name`, e.g. `pad_token`.
+    pub fn token(&self, name: &str) -> Option<&str> {
+        self.tokens.iter().find(|(known, _)| known == name).map(|(_, token)| token.as_str())
     }
 
     /// The text of `messages`; `add_generation_prompt` opens the model's turn at the end.

@@ -16,7 +16,7 @@ use tokenizers::{
 
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::{EngineError, Result};
+use crate::{EngineError, Result, gguf};
 
 /// How text is cut before byte pairs are merged: contractions, words with the blank before them, single
 /// digits, punctuation, line ends, blanks.
@@ -38,6 +38,11 @@ impl Tokenizer {
         Self::from_bytes(&std::fs::read(path).map_err(|error| EngineError::file(path, &error))?)
     }
 
+    /// The tokenizer of a model: of a GGUF file, or `tokenizer.json` of a folder.
+    pub fn of_model(path: &Path) -> Result<Self> {
+        if path.is_file() { gguf::load_tokenizer(path) } else { Self::load(&path.join("tokenizer.json")) }
+    }
+
     /// Reads the bytes of a `tokenizer.json`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
@@ -51,6 +56,11 @@ impl Tokenizer {
             return Err(EngineError::Tokenizer("tokenizer.json has an empty vocabulary".into()));
         }
         Ok(Self { inner, ids })
+    }
+
+    /// The `tokenizer.json`.
+    pub(crate) fn to_json(&self) -> Result<serde_json::Value> {
+        serde_json::to_value(&self.inner).map_err(failed)
     }
 
     /// One above the largest id; at most the model's `vocab_size`.

@@ -54,6 +54,11 @@ impl BaseWeights {
             let bytes = std::fs::read(&shard).map_err(|error| EngineError::file(&shard, &error))?;
             tensors.extend(read_safetensors(&bytes, &shard.display().to_string())?);
         }
+        Self::from_tensors(tensors, config)
+    }
+
+    /// Takes the weights out of tensors under Hugging Face's names.
+    pub(crate) fn from_tensors(tensors: HashMap<String, Tensor>, config: &ModelConfig) -> Result<Self> {
         Self::assemble(&mut Tensors(tensors), config)
     }
 
@@ -195,7 +200,7 @@ pub(crate) fn to_f32(name: &str, tensor: &Tensor) -> Result<Vec<f32>> {
 }
 
 /// The weight files of `folder`, in order.
-fn shards(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn shards(folder: &Path) -> Result<Vec<PathBuf>> {
     let index = folder.join("model.safetensors.index.json");
     if !index.exists() {
         return Ok(vec![folder.join("model.safetensors")]);

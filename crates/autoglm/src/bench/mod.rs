@@ -11,6 +11,7 @@ mod traffic;
 pub(crate) mod corrections;
 pub(crate) mod engine;
 pub(crate) mod load;
+pub(crate) mod perplexity;
 pub(crate) mod serving;
 pub(crate) mod swap;
 

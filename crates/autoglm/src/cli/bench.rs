@@ -1,6 +1,6 @@
 //! `autoglm bench`
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use autoglm_domain::Error;
 use clap::{Args, Subcommand};
@@ -20,7 +20,7 @@ use super::settings_args::{SettingsArgs, model};
 pub(super) struct BenchArgs {
     #[command(subcommand)]
     command: BenchCommand,
-    /// Measure with this model folder or hub id instead of the starter model
+    /// Measure with this model folder, GGUF file or hub id instead of the starter model
     #[arg(long, global = true, value_name = "MODEL")]
     model: Option<String>,
     /// Print JSON
@@ -41,6 +41,8 @@ enum BenchCommand {
     Load(LoadArgs),
     /// Prefill, decode and a training step on random weights
     Engine(EngineArgs),
+    /// How well a model foresees a text
+    Perplexity(PerplexityArgs),
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +107,19 @@ struct EngineArgs {
     repeats: usize,
 }
 
+#[derive(Debug, Args)]
+struct PerplexityArgs {
+    /// The text, in UTF-8
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Tokens of a window; the model's context, at most 512, where none is given
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
+    /// Tokens from one window to the next; half a window where none is given
+    #[arg(long, value_name = "N")]
+    stride: Option<usize>,
+}
+
 /// Measures and prints.
 pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Printer) -> Outcome {
     let settings: Settings = settings.load("warn", [model(args.model)])?;
@@ -144,6 +159,11 @@ pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Prin
             let run = || bench::engine::run(&args.sizes, &args.modes, args.threads, args.repeats);
             let report = tokio::task::block_in_place(run)?;
             show(&report, json, printer, bench::engine::print)
+        }
+        BenchCommand::Perplexity(args) => {
+            let run = || bench::perplexity::run(&settings, &args.text, args.window, args.stride, printer);
+            let report = tokio::task::block_in_place(run)?;
+            show(&report, json, printer, bench::perplexity::print)
         }
     }
 }

@@ -15,7 +15,7 @@ use super::settings_args::{SettingsArgs, model};
 pub(super) struct DemoArgs {
     #[command(flatten)]
     options: DemoOptions,
-    /// Serve this model folder or hub id instead of the starter model
+    /// Serve this model folder, GGUF file or hub id instead of the starter model
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
 }

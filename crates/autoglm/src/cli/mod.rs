@@ -16,6 +16,7 @@ mod demo;
 mod experiences;
 mod patterns;
 mod pretrain;
+mod quantize;
 mod rollouts;
 mod runs;
 mod score;
@@ -81,6 +82,8 @@ enum Command {
     Score(score::ScoreArgs),
     /// Train a small model from plain text
     Pretrain(pretrain::PretrainArgs),
+    /// Write a model as a GGUF file, with fewer bits a weight if you like
+    Quantize(quantize::QuantizeArgs),
     /// Measure a server of its own: corrections, swaps, serving while training, load
     Bench(bench::BenchArgs),
     /// Print the settings that hold, or all there are
@@ -135,6 +138,7 @@ async fn run(cli: Cli, printer: &Printer) -> Outcome {
         Command::Patterns(command) => patterns::run(command, settings, printer).await,
         Command::Score(args) => score::run(&args, settings, printer),
         Command::Pretrain(args) => pretrain::run(args, settings, printer),
+        Command::Quantize(args) => quantize::run(&args, settings, printer),
         Command::Bench(args) => bench::run(args, settings, printer).await,
         Command::Config(args) => config::run(&args, settings, printer),
         Command::Completions(args) => completions::run(&args, printer),

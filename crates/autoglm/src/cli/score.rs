@@ -15,7 +15,7 @@ use super::settings_args::{SettingsArgs, model};
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["text", "ids"]))]
 pub(super) struct ScoreArgs {
-    /// Model folder or hub id, instead of the starter model
+    /// Model folder, GGUF file or hub id, instead of the starter model
     #[arg(long, value_name = "DIR")]
     model: Option<String>,
     /// Adapter folder in PEFT's format
@@ -60,7 +60,7 @@ pub(super) fn run(args: &ScoreArgs, settings: &SettingsArgs, printer: &Printer) 
     let folder = crate::starter::resolve(&settings)?;
     let model = Model::load(&folder).map_err(Error::from)?;
     let adapter = args.adapter.as_deref().map(|adapter| load(&model, adapter, &settings)).transpose()?;
-    let tokenizer = match Tokenizer::load(&folder.join("tokenizer.json")) {
+    let tokenizer = match Tokenizer::of_model(&folder) {
         Ok(tokenizer) => Some(tokenizer),
         // Token ids need none.
         Err(_) if args.ids.is_some() => None,

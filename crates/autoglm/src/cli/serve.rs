@@ -13,7 +13,7 @@ use super::settings_args::{DataArgs, SettingsArgs, listen, model};
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Serve this model folder or hub id instead of the starter model
+    /// Serve this model folder, GGUF file or hub id instead of the starter model
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Address and port to listen on; port 0 takes a free one

@@ -55,6 +55,11 @@ pub enum RopeScaling {
         /// Length of pretraining.
         original_max_position_embeddings: usize,
     },
+    /// Each frequency divided by a factor of its own, as a GGUF file may hold them.
+    Factors(
+        /// One for each frequency, `[rotary_dim / 2]`; positive.
+        Vec<f32>,
+    ),
     /// YaRN (Peng et al. 2023): blended by rotations over the pretraining length, attention rescaled.
     Yarn {
         /// Stretch.
@@ -87,6 +92,7 @@ const ROPE_KEYS: &[&str] = &[
     "mscale",
     "mscale_all_dim",
     "truncate",
+    "factors",
 ];
 
 /// Reads `rope_parameters` (transformers 5) or `rope_theta` with `rope_scaling` (transformers 4) from a
@@ -129,6 +135,13 @@ pub(super) fn read(
     };
     let scaling = read_scaling(table, original, context)?;
     let partial_rotary_factor = read_share(table, object, family, head_dim)?;
+    let frequencies = (head_dim as f64 * partial_rotary_factor) as usize / 2;
+    if let RopeScaling::Factors(factors) = &scaling
+        && factors.len() != frequencies
+    {
+        let count = factors.len();
+        return Err(EngineError::config(format!("there are {count} `factors` for {frequencies} frequencies")));
+    }
     Ok(RopeConfig { theta, scaling, partial_rotary_factor, interleaved: family.is_glm() })
 }
 
@@ -201,11 +214,26 @@ fn read_scaling(table: &Map<String, Value>, original: usize, context: usize) -> 
             })
         }
         "yarn" => read_yarn(table, original, context),
+        "factors" => read_factors(table),
         other => Err(EngineError::Config {
             message: format!("rope type `{other}` is not supported"),
             hint: Some("known are default, linear, dynamic, llama3 and yarn".into()),
         }),
     }
+}
+
+/// `rope_type` `factors` is this engine's own word, for what GGUF files hold.
+fn read_factors(table: &Map<String, Value>) -> Result<RopeScaling> {
+    let factor = |value: &Value| {
+        value
+            .as_f64()
+            .map(|value| value as f32)
+            .filter(|value| *value > 0.0 && value.is_finite())
+            .ok_or_else(|| EngineError::config(format!("`factors` holds {value}; each must be positive")))
+    };
+    let values = table.get("factors").and_then(Value::as_array);
+    let values = values.ok_or_else(|| EngineError::config("`factors` is not a list"))?;
+    values.iter().map(factor).collect::<Result<_>>().map(RopeScaling::Factors)
 }
 
 fn read_yarn(table: &Map<String, Value>, original: usize, context: usize) -> Result<RopeScaling> {
@@ -249,6 +277,7 @@ impl RopeScaling {
             Self::None => Value::Null,
             Self::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
             Self::Dynamic { factor } => json!({"rope_type": "dynamic", "factor": factor}),
+            Self::Factors(factors) => json!({"rope_type": "factors", "factors": factors}),
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
                 json!({
                     "rope_type": "llama3",

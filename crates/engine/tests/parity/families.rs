@@ -8,9 +8,14 @@ use crate::{Reference, check_equal, fixture, read_adapter, training::check_run};
 
 /// The whole text at once, and in chunks of uneven length through the cache.
 fn check(folder: &Path) {
-    let model = Model::load(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    check_file(folder, folder);
+}
+
+/// The model of `path`, a folder or a GGUF file, against the reference in `folder`.
+fn check_file(path: &Path, folder: &Path) {
+    let model = Model::load(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let reference = Reference::load(folder);
-    let name = folder.file_name().unwrap().to_string_lossy();
+    let name = path.file_name().unwrap().to_string_lossy();
     let (_, logits) = score(&model, None, &reference.ids).unwrap();
     check_equal(&name, &logits, &reference.logits);
     check_equal(&format!("{name} in chunks"), &in_chunks(&model, &reference.ids), &reference.logits);
@@ -62,6 +67,14 @@ family!(
     glm4,
     glm4_yarn,
 );
+
+/// As llama.cpp's converter lays them out: interleaved heads, factors of frequencies, YaRN, heads of another width.
+#[test]
+fn families_from_gguf() {
+    for name in ["llama31", "llama_biased", "qwen2_yarn", "qwen3"] {
+        check_file(&fixture(&format!("gguf/{name}.gguf")), &fixture(&format!("families/{name}")));
+    }
+}
 
 /// `rope_theta` and `rope_scaling` beside each other, as transformers 4 wrote them, mean the same model.
 #[test]

@@ -1,0 +1,49 @@
+//! GGUF, the one-file format of llama.cpp and its relatives: a model with its tokenizer and chat template in,
+//! a [`Model`](crate::Model) and a [`TextCodec`](crate::TextCodec) out, and the other way round.
+//!
+//! The files come from strangers, so every count, length, offset and dimension in them is held against the
+//! size of the file before anything is allocated or read. The header is read once and the tensors one at a
+//! time, so that a file and its values are never in memory together.
+
+mod architecture;
+mod convert;
+mod cursor;
+mod dequantize;
+mod file;
+mod metadata;
+mod model;
+mod names;
+mod q4_k;
+mod quantize;
+mod tensor_type;
+mod tokenizer;
+mod write;
+
+use std::{path::Path, sync::Arc};
+
+use autoglm_domain::Clock;
+
+use self::file::GgufFile;
+pub use self::{
+    convert::{Conversion, convert},
+    tensor_type::TensorType,
+};
+use crate::{ChatTemplate, ModelConfig, Result, Tokenizer, weights::BaseWeights};
+
+/// Configuration and weights of a GGUF file.
+pub(crate) fn load(path: &Path) -> Result<(ModelConfig, BaseWeights)> {
+    model::read(&mut GgufFile::open(path)?)
+}
+
+/// The tokenizer of a GGUF file.
+pub(crate) fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
+    tokenizer::read(GgufFile::open(path)?.metadata())
+}
+
+/// The chat template of a GGUF file.
+pub(crate) fn load_template(path: &Path, clock: Arc<dyn Clock>) -> Result<Option<ChatTemplate>> {
+    tokenizer::template(GgufFile::open(path)?.metadata(), clock)
+}
+
+#[cfg(test)]
+mod tests;
