@@ -140,7 +140,9 @@ pub(super) fn read(
         && factors.len() != frequencies
     {
         let count = factors.len();
-        return Err(EngineError::config(format!("there are {count} `factors` for {frequencies} frequencies")));
+        return Err(EngineError::config(format!(
+            "there are {count} `factors` for {frequencies} frequencies"
+        )));
     }
     Ok(RopeConfig { theta, scaling, partial_rotary_factor, interleaved: family.is_glm() })
 }

@@ -12,10 +12,17 @@ use super::{
     metadata::{Metadata, Value as Stored},
     names::ROPE_FACTORS,
 };
-use crate::{EngineError, ModelConfig, Result, RopeScaling, rope_frequencies};
+use crate::{EngineError, Family, ModelConfig, Result, RopeScaling, rope_frequencies};
 
-/// Architectures by the word of `general.architecture`, with the `model_type` of `config.json`.
-const ARCHITECTURES: [(&str, &str); 3] = [("llama", "llama"), ("qwen2", "qwen2"), ("qwen3", "qwen3")];
+/// Architectures by the word of `general.architecture`. Mistral goes by the word of Llama.
+const ARCHITECTURES: [(&str, Family); 6] = [
+    ("llama", Family::Llama),
+    ("llama", Family::Mistral),
+    ("qwen2", Family::Qwen2),
+    ("qwen3", Family::Qwen3),
+    ("chatglm", Family::Glm),
+    ("glm4", Family::Glm4),
+];
 
 /// Keys under the architecture's name that are read.
 const READ: &[&str] = &[
@@ -28,6 +35,7 @@ const READ: &[&str] = &[
     "attention.head_count_kv",
     "attention.key_length",
     "attention.value_length",
+    "attention.sliding_window",
     "attention.layer_norm_rms_epsilon",
     "rope.dimension_count",
     "rope.freq_base",
@@ -92,7 +100,7 @@ pub(super) fn read<R: Read + Seek>(file: &mut GgufFile<R>) -> Result<ModelConfig
 /// The metadata as `config.json` would say it, without the factors.
 fn words<R: Read + Seek>(file: &GgufFile<R>, metadata: &Metadata) -> Result<Map<String, Value>> {
     check_kind(metadata)?;
-    let (architecture, model_type) = architecture(metadata)?;
+    let (architecture, family) = architecture(metadata)?;
     let keys = Keys { metadata, architecture };
     keys.refuse_unknown()?;
     let there = |name: &str| file.tensors().contains_key(name);
@@ -103,10 +111,11 @@ fn words<R: Read + Seek>(file: &GgufFile<R>, metadata: &Metadata) -> Result<Map<
     };
     let mut object = Map::new();
     let mut set = |key: &str, value: Value| drop(object.insert(key.to_owned(), value));
-    set("model_type", json!(model_type));
     set("vocab_size", vocab_size);
-    set("max_position_embeddings", json!(keys.must("context_length")?));
-    set("hidden_size", json!(keys.must("embedding_length")?));
+    let context = keys.must("context_length")?;
+    set("max_position_embeddings", json!(context));
+    let hidden = keys.must("embedding_length")?;
+    set("hidden_size", json!(hidden));
     set("num_hidden_layers", json!(keys.must("block_count")?));
     set("intermediate_size", json!(keys.must("feed_forward_length")?));
     let heads = keys.must("attention.head_count")?;
@@ -114,15 +123,27 @@ fn words<R: Read + Seek>(file: &GgufFile<R>, metadata: &Metadata) -> Result<Map<
     set("num_key_value_heads", json!(keys.unsigned("attention.head_count_kv")?.unwrap_or(heads)));
     let epsilon = keys.number("attention.layer_norm_rms_epsilon")?;
     set("rms_norm_eps", json!(epsilon.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?));
-    if let Some(head_dim) = keys.head_dim()? {
-        set("head_dim", json!(head_dim));
+    let head_dim = keys.head_dim(hidden, heads)?;
+    set("head_dim", json!(head_dim));
+    if let Some(share) = keys.rotated_share(family, head_dim)? {
+        set("partial_rotary_factor", json!(share));
     }
     set("rope_theta", json!(keys.number("rope.freq_base")?.unwrap_or(10_000.0)));
     if let Some(scaling) = keys.scaling()? {
         set("rope_scaling", scaling);
     }
+    let window = keys.unsigned("attention.sliding_window")?.filter(|window| (1..context).contains(window));
+    let family = match (family, window) {
+        (Family::Llama, Some(window)) => {
+            set("sliding_window", json!(window));
+            Family::Mistral
+        }
+        (_, Some(_)) => return Err(keys.unsupported("attention.sliding_window")),
+        (family, None) => family,
+    };
+    set("model_type", json!(family.model_type()));
     set("tie_word_embeddings", json!(!there("output.weight")));
-    if model_type != "qwen2" {
+    if !matches!(family, Family::Qwen2 | Family::Mistral) {
         set("attention_bias", json!(there("blk.0.attn_q.bias")));
     }
     if there("blk.0.ffn_up.bias") {
@@ -150,13 +171,17 @@ fn check_kind(metadata: &Metadata) -> Result<()> {
     }
 }
 
-fn architecture(metadata: &Metadata) -> Result<(&'static str, &'static str)> {
+fn architecture(metadata: &Metadata) -> Result<(&'static str, Family)> {
     let name =
         metadata.text("general.architecture")?.ok_or_else(|| metadata.missing("general.architecture"))?;
-    ARCHITECTURES.into_iter().find(|(known, _)| *known == name).ok_or_else(|| EngineError::Gguf {
-        file: metadata.file().to_owned(),
-        message: format!("has the architecture `{name}`, which is not computed"),
-        hint: Some(format!("known are {}", ARCHITECTURES.map(|(known, _)| known).join(", "))),
+    ARCHITECTURES.into_iter().find(|(known, _)| *known == name).ok_or_else(|| {
+        let mut known: Vec<_> = ARCHITECTURES.map(|(known, _)| known).into();
+        known.dedup();
+        EngineError::Gguf {
+            file: metadata.file().to_owned(),
+            message: format!("has the architecture `{name}`, which is not computed"),
+            hint: Some(format!("known are {}", known.join(", "))),
+        }
     })
 }
 
@@ -187,6 +212,15 @@ impl Keys<'_> {
         self.metadata.number(&self.key(name))
     }
 
+    /// A key that is known and whose value is not computed.
+    fn unsupported(&self, name: &str) -> EngineError {
+        EngineError::Gguf {
+            file: self.metadata.file().to_owned(),
+            message: format!("sets `{}`, which changes the arithmetic and is not supported", self.key(name)),
+            hint: Some("serve this model through an upstream that knows it".into()),
+        }
+    }
+
     fn refuse_unknown(&self) -> Result<()> {
         let prefix = self.key("");
         for (key, _) in self.metadata.iter() {
@@ -194,43 +228,55 @@ impl Keys<'_> {
             if READ.contains(&name) || HARMLESS.contains(&name) {
                 continue;
             }
-            let neutral = NEUTRAL.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+            let Some((_, neutral)) = NEUTRAL.iter().find(|(known, _)| *known == name) else {
+                return Err(EngineError::Gguf {
+                    file: self.metadata.file().to_owned(),
+                    message: format!("has the unknown key `{key}`, which may change the arithmetic"),
+                    hint: Some("serve this model through an upstream that knows it".into()),
+                });
+            };
             let found = match self.metadata.flag(key) {
                 Ok(flag) => flag.map(|flag| f64::from(u8::from(flag))),
                 Err(_) => self.metadata.number(key)?,
             };
-            if neutral.is_some() && neutral == found {
-                continue;
+            if found != Some(*neutral) {
+                return Err(self.unsupported(name));
             }
-            return Err(EngineError::Gguf {
-                file: self.metadata.file().to_owned(),
-                message: match neutral {
-                    Some(_) => format!("sets `{key}`, which changes the arithmetic and is not supported"),
-                    None => format!("has the unknown key `{key}`, which may change the arithmetic"),
-                },
-                hint: Some("serve this model through an upstream that knows it".into()),
-            });
         }
         Ok(())
     }
 
-    /// The width of a head where it is said; keys, values and the rotation must agree on it.
-    fn head_dim(&self) -> Result<Option<u64>> {
-        let mut found: Option<(&str, u64)> = None;
-        for name in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
-            let Some(value) = self.unsigned(name)? else { continue };
-            match found {
-                Some((other, width)) if width != value => {
-                    return Err(self.metadata.error(format!(
-                        "has heads of different widths: `{}` is {width} and `{}` is {value}",
-                        self.key(other),
-                        self.key(name)
-                    )));
-                }
-                _ => found = Some((name, value)),
-            }
+    /// The width of a head, on which keys and values must agree.
+    fn head_dim(&self, hidden: u64, heads: u64) -> Result<u64> {
+        let (key, value) = (self.unsigned("attention.key_length")?, self.unsigned("attention.value_length")?);
+        match (key, value) {
+            (Some(key), Some(value)) if key != value => Err(self
+                .metadata
+                .error(format!("has keys of {key} and values of {value}; they must be alike"))),
+            (Some(width), _) | (None, Some(width)) => Ok(width),
+            (None, None) if heads > 0 && hidden.is_multiple_of(heads) => Ok(hidden / heads),
+            (None, None) => Err(self
+                .metadata
+                .error(format!("has {heads} heads for a width of {hidden}, no multiple of that"))),
         }
-        Ok(found.map(|(_, width)| width))
+    }
+
+    /// The `partial_rotary_factor` of the families that rotate a part of each head; the others rotate all of it.
+    fn rotated_share(&self, family: Family, head_dim: u64) -> Result<Option<f64>> {
+        let rotated = self.unsigned("rope.dimension_count")?;
+        match rotated {
+            Some(rotated) if family.is_glm() && rotated < head_dim => {
+                // Rounded down when it is multiplied with the width again.
+                let share = rotated as f64 / head_dim as f64;
+                let exact = (head_dim as f64 * share) as u64 == rotated;
+                Ok(Some(if exact { share } else { (rotated as f64 + 0.5) / head_dim as f64 }))
+            }
+            Some(rotated) if rotated != head_dim => Err(self.metadata.error(format!(
+                "has heads of {head_dim}, but `{}` is {rotated}",
+                self.key("rope.dimension_count")
+            ))),
+            _ => Ok(family.is_glm().then_some(1.0)),
+        }
     }
 
     /// The `rope_scaling` of `config.json`.
@@ -312,16 +358,15 @@ fn scaling_of(plain: &ModelConfig, factors: &[f32]) -> Value {
     }
 }
 
-/// Puts a configuration into the metadata of a file.
+/// Puts a configuration into the metadata of a file; `notes` gets what llama.cpp makes of it otherwise.
 ///
 /// # Errors
 /// `Invalid` when GGUF has no way to say it.
-pub(super) fn write(metadata: &mut Metadata, config: &ModelConfig) -> Result<()> {
-    let model_type = config.family.model_type();
+pub(super) fn write(metadata: &mut Metadata, config: &ModelConfig, notes: &mut Vec<String>) -> Result<()> {
     let (word, _) = ARCHITECTURES
         .into_iter()
-        .find(|(_, known)| *known == model_type)
-        .ok_or_else(|| EngineError::config(format!("GGUF has no word here for a `{model_type}`")))?;
+        .find(|(_, family)| *family == config.family)
+        .ok_or_else(|| EngineError::Internal(format!("{:?} has no word in GGUF", config.family)))?;
     metadata.set("general.architecture", Stored::text(word));
     let mut set = |key: &str, value: Stored| metadata.set(format!("{word}.{key}"), value);
     let whole = |value: usize| Stored::u32(u32::try_from(value).unwrap_or(u32::MAX));
@@ -335,7 +380,17 @@ pub(super) fn write(metadata: &mut Metadata, config: &ModelConfig) -> Result<()>
     set("attention.key_length", whole(config.head_dim));
     set("attention.value_length", whole(config.head_dim));
     set("attention.layer_norm_rms_epsilon", Stored::f32(config.rms_norm_eps));
-    set("rope.dimension_count", whole(config.head_dim));
+    set("rope.dimension_count", whole(config.rotary_dim()));
+    match (config.sliding_window, config.family) {
+        (None, _) => {}
+        (Some(window), Family::Mistral) => {
+            set("attention.sliding_window", whole(window));
+            notes.push(format!("llama.cpp knows no window of a `{word}`: it sees beyond {window} tokens"));
+        }
+        (Some(_), _) => {
+            return Err(EngineError::config("GGUF cannot say which blocks have a sliding window"));
+        }
+    }
     set("rope.freq_base", Stored::f32(config.rope.theta as f32));
     match &config.rope.scaling {
         // A dynamic scaling changes nothing within the context; factors are a tensor.

@@ -126,7 +126,7 @@ fn save(out: &Path, metadata: &Metadata, entries: &[Entry], source: &mut Source)
 
 /// Where a model comes from.
 enum Source {
-    Folder(Folder),
+    Folder(Box<Folder>),
     File(GgufFile<File>),
 }
 
@@ -145,7 +145,7 @@ impl Source {
             return GgufFile::open(path).map(Self::File);
         }
         let (config, shards) = (ModelConfig::load(path)?, weights::shards(path)?);
-        Ok(Self::Folder(Folder { config, shards, places: HashMap::new(), loaded: None }))
+        Ok(Self::Folder(Box::new(Folder { config, shards, places: HashMap::new(), loaded: None })))
     }
 
     fn metadata(&self, path: &Path, clock: Arc<dyn Clock>, notes: &mut Vec<String>) -> Result<Metadata> {
@@ -158,10 +158,18 @@ impl Source {
         if let Some(name) = path.file_name() {
             metadata.set("general.name", Value::text(name.to_string_lossy()));
         }
-        architecture::write(&mut metadata, &folder.config)?;
-        let tokenizer = Tokenizer::of_model(path)?;
+        architecture::write(&mut metadata, &folder.config, notes)?;
         let template = ChatTemplate::load(path, clock)?;
-        tokenizer::write(&mut metadata, &tokenizer, template.as_ref(), &folder.config, notes)?;
+        match Tokenizer::of_model(path) {
+            Ok(tokenizer) => {
+                tokenizer::write(&mut metadata, &tokenizer, template.as_ref(), &folder.config, notes)?;
+            }
+            Err(EngineError::File { missing: true, .. }) => {
+                notes.push("the folder has no tokenizer, and so the file has none".into());
+                tokenizer::write_none(&mut metadata, &folder.config);
+            }
+            Err(error) => return Err(error),
+        }
         Ok(metadata)
     }
 

@@ -46,4 +46,6 @@ pub(crate) fn load_template(path: &Path, clock: Arc<dyn Clock>) -> Result<Option
 }
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ pub(crate) fn read<R: Read + Seek>(file: &mut GgufFile<R>) -> Result<(ModelConfi
         file.tensors().keys().filter(|name| *name != names::ROPE_FACTORS).cloned().collect();
     let mut tensors = HashMap::new();
     for name in stored {
-        let folder = names::to_folder(&name)
+        let folder = names::to_folder(&name, config.fused_gate_up)
             .ok_or_else(|| file.error(format!("has the tensor `{name}`, for which there is no place")))?;
         let (info, bytes) = file.read(&name)?;
         let bytes = match rotated_heads(&config, &folder) {
@@ -35,9 +35,9 @@ pub(crate) fn read<R: Read + Seek>(file: &mut GgufFile<R>) -> Result<(ModelConfi
 }
 
 /// How many heads the rows of this tensor are, where converters reorder them: llama.cpp rotates neighbouring
-/// dimensions of a Llama head, transformers the first half against the second.
+/// dimensions of a head of Llama or Mistral, transformers the first half against the second.
 pub(super) fn rotated_heads(config: &ModelConfig, folder_name: &str) -> Option<usize> {
-    if config.family != Family::Llama {
+    if !matches!(config.family, Family::Llama | Family::Mistral) {
         return None;
     }
     let stem = folder_name.trim_end_matches(".weight").trim_end_matches(".bias");

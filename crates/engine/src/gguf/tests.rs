@@ -1,6 +1,6 @@
 //! What is read against what llama.cpp's own package wrote and computed (`tests/fixtures/make_gguf.py`).
 
-use std::{io::Cursor, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use autoglm_domain::{ChatMessage, SystemClock};
 use candle_core::{Device, safetensors::load};

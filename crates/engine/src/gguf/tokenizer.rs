@@ -14,7 +14,7 @@ use std::sync::Arc;
 use autoglm_domain::Clock;
 use serde_json::{Value, json};
 
-pub(super) use self::write::write;
+pub(super) use self::write::{write, write_none};
 use self::{
     pre_tokenizer::{Splitting, byte_level},
     vocabulary::{Kind, Vocabulary},

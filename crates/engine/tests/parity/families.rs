@@ -12,7 +12,7 @@ fn check(folder: &Path) {
 }
 
 /// The model of `path`, a folder or a GGUF file, against the reference in `folder`.
-fn check_file(path: &Path, folder: &Path) {
+pub(crate) fn check_file(path: &Path, folder: &Path) {
     let model = Model::load(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let reference = Reference::load(folder);
     let name = path.file_name().unwrap().to_string_lossy();
@@ -67,14 +67,6 @@ family!(
     glm4,
     glm4_yarn,
 );
-
-/// As llama.cpp's converter lays them out: interleaved heads, factors of frequencies, YaRN, heads of another width.
-#[test]
-fn families_from_gguf() {
-    for name in ["llama31", "llama_biased", "qwen2_yarn", "qwen3"] {
-        check_file(&fixture(&format!("gguf/{name}.gguf")), &fixture(&format!("families/{name}")));
-    }
-}
 
 /// `rope_theta` and `rope_scaling` beside each other, as transformers 4 wrote them, mean the same model.
 #[test]

@@ -11,6 +11,7 @@
 mod adapters;
 mod bad_files;
 mod families;
+mod gguf;
 mod texts;
 mod training;
 

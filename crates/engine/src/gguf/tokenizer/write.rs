@@ -57,6 +57,22 @@ pub(in crate::gguf) fn write(
     Ok(())
 }
 
+/// Says in `metadata` that there is no tokenizer, and which ids begin and end a text all the same.
+pub(in crate::gguf) fn write_none(metadata: &mut Metadata, config: &ModelConfig) {
+    metadata.set(MODEL, Value::text("no_vocab"));
+    ends(metadata, config);
+}
+
+/// The ids that the configuration names.
+fn ends(metadata: &mut Metadata, config: &ModelConfig) {
+    if let Some(id) = config.bos_token_id {
+        metadata.set(BOS, Value::u32(id));
+    }
+    for (id, key) in config.eos_token_ids.iter().zip([EOS, EOT]) {
+        metadata.set(key, Value::u32(*id));
+    }
+}
+
 /// Begin, end and other special tokens.
 fn special_tokens(
     metadata: &mut Metadata,
@@ -72,12 +88,7 @@ fn special_tokens(
             metadata.set(key, Value::u32(id));
         }
     }
-    if let Some(id) = config.bos_token_id {
-        metadata.set(BOS, Value::u32(id));
-    }
-    for (id, key) in config.eos_token_ids.iter().zip([EOS, EOT]) {
-        metadata.set(key, Value::u32(*id));
-    }
+    ends(metadata, config);
     if let Some(id) = parts.unknown.as_deref().and_then(|token| tokenizer.token_id(token)) {
         metadata.set(UNKNOWN, Value::u32(id));
     }
