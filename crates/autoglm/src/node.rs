@@ -16,6 +16,7 @@ use autoglm_domain::{
     ArtifactStore, Clock, ContentHash, Embedder, Error, ErrorKind, Generator, IdSource, InteractionId,
     Result, Store, SystemClock, SystemIds, Trainer, TrainingRun,
 };
+use autoglm_engine::ServingStats;
 use autoglm_evaluate::Evaluator;
 use autoglm_gateway::{Gateway, MetricsPage};
 use autoglm_journal::SqliteStore;
@@ -267,9 +268,24 @@ async fn gauges(parts: Arc<Parts>) {
             let open = f64::from(u8::from(upstream.circuit() != CircuitState::Closed));
             metrics::gauge!("autoglm_upstream_circuit_open").set(open);
         }
+        if let Some(stats) = parts.engine.serving_stats() {
+            serving_figures(stats);
+        }
         metrics::gauge!("autoglm_learning").set(f64::from(u8::from(parts.signals.busy())));
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
+}
+
+fn serving_figures(stats: ServingStats) {
+    let free = stats.pages.saturating_sub(stats.pages_used + stats.pages_cached);
+    for (state, pages) in [("used", stats.pages_used), ("cached", stats.pages_cached), ("free", free)] {
+        metrics::gauge!("autoglm_engine_pages", "state" => state).set(pages as f64);
+    }
+    metrics::counter!("autoglm_engine_prefix_hit_tokens_total").absolute(stats.prefix_hit_tokens);
+    metrics::counter!("autoglm_engine_preemptions_total").absolute(stats.preemptions);
+    metrics::counter!("autoglm_engine_admitted_total").absolute(stats.admitted);
+    let waited_ms = u64::try_from(stats.queue_wait.as_millis()).unwrap_or(u64::MAX);
+    metrics::counter!("autoglm_engine_queue_wait_ms_total").absolute(waited_ms);
 }
 
 /// Wakes the loop when something was recorded.

@@ -14,6 +14,8 @@ pub enum ErrorKind {
     Conflict,
     /// A limit or a dependency stands in the way; trying later may help (HTTP 503 or 429, exit 6).
     Unavailable,
+    /// It took longer than it was allowed to (HTTP 504, exit 6).
+    TimedOut,
     /// A fault of ours (HTTP 500, exit 1).
     Internal,
 }
@@ -27,7 +29,7 @@ impl ErrorKind {
             Self::NotFound => 3,
             Self::Denied => 4,
             Self::Conflict => 5,
-            Self::Unavailable => 6,
+            Self::Unavailable | Self::TimedOut => 6,
         }
     }
 }

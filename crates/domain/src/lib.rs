@@ -34,8 +34,8 @@ pub use interaction::{
 };
 pub use ports::{
     AdapterHost, CheckpointStore, Checkpointing, Control, Embedder, Generation, GenerationEvent,
-    GenerationInput, GenerationRequest, GenerationStream, Generator, Objective, TrainExample, TrainJob,
-    TrainProgress, Trained, Trainer,
+    GenerationInput, GenerationRequest, GenerationStream, Generator, Objective, Priority, TrainExample,
+    TrainJob, TrainProgress, Trained, Trainer,
 };
 pub use rollout::{ClusterEvidence, Evidence, Outcome, PairedEvidence, Rollout, RolloutState, Verdict};
 pub use store::{InteractionRecord, Store};

@@ -1,6 +1,6 @@
 //! Ports to the engine: generating, embedding, hosting adapters, training.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,38 @@ pub struct GenerationRequest {
     pub sampling: Sampling,
     /// The version that answers, resolved from the alias when the request began.
     pub version: VersionNumber,
+    /// Who goes first where not everyone can.
+    pub priority: Priority,
+    /// How long it may take from here to its last token; `None` is as long as it takes. When the time is up before
+    /// the first token, it fails with `TimedOut`; after that it ends with what there is, as
+    /// [`FinishReason::Length`].
+    pub timeout: Option<Duration>,
+}
+
+impl GenerationRequest {
+    /// A request of live traffic that may take as long as it takes.
+    pub fn new(input: GenerationInput, sampling: Sampling, version: VersionNumber) -> Self {
+        Self { input, sampling, version, priority: Priority::Live, timeout: None }
+    }
+
+    /// The same request with another priority.
+    #[must_use]
+    pub fn with_priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
+    }
+}
+
+/// Who goes first: somebody who waits for the answer, before those who only learn from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// Somebody waits for the answer.
+    #[default]
+    Live,
+    /// A candidate answers beside the version that is served.
+    Shadow,
+    /// Evaluation, which can wait.
+    Background,
 }
 
 /// What a generation yields.
@@ -68,7 +100,7 @@ pub struct Generation {
 #[async_trait::async_trait]
 pub trait Generator: Send + Sync {
     /// Queues a request. `Invalid` when the prompt does not fit the context, `NotFound` when the version is
-    /// not resident, `Unavailable` when the queue is full.
+    /// not resident, `Unavailable` when the queue is full or the wait would be too long.
     async fn generate(&self, request: GenerationRequest) -> Result<GenerationStream>;
 
     /// [`Generator::generate`], collected.

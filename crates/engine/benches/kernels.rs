@@ -3,15 +3,22 @@
 //! Throughput is counted in the bytes that must come from memory where a kernel waits for memory, and in
 //! multiply-adds where it computes.
 
+use std::sync::Arc;
+
 use divan::{Bencher, black_box, counter::BytesCount, counter::ItemsCount};
 
-#[allow(dead_code, unused_imports, reason = "the crate's own file: not every kernel is measured")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "the crate's own file: not every kernel is measured, and none is public here"
+)]
 #[path = "../src/kernels/mod.rs"]
 mod kernels;
 
 use kernels::{
-    AttentionShape, Mat, MatMut, Threads, attention_backward, attention_forward, attention_with_cache,
-    matmul, rms_norm, swiglu, swiglu_backward,
+    AttentionShape, CachedSequence, KvPage, Mat, MatMut, PAGE_TOKENS, Threads, attention_backward,
+    attention_forward, attention_over_pages, matmul, rms_norm, swiglu, swiglu_backward,
 };
 
 #[global_allocator]
@@ -78,25 +85,27 @@ fn swiglu_backward_of_512_rows(bencher: Bencher<'_, '_>) {
         .bench_local(|| swiglu_backward(&mut d_gate_up, &dy, black_box(&gate_up), WIDTH));
 }
 
-/// One new token over a cache.
-#[divan::bench(args = [128, 1024])]
-fn attention_of_one_token(bencher: Bencher<'_, '_>, cached: usize) {
-    let (qkv, keys) = (values(SHAPE.qkv_width()), values(cached * SHAPE.kv_width()));
-    let held = values(cached * SHAPE.kv_width());
-    let mut out = vec![0.0; SHAPE.query_width()];
-    bencher.counter(BytesCount::new(2 * size_of_val(keys.as_slice()))).bench_local(|| {
-        attention_with_cache(&mut out, &qkv, SHAPE.qkv_width(), &keys, &held, 1, SHAPE, None)
-    });
+fn pages(tokens: usize) -> Vec<Arc<KvPage>> {
+    let rows = values(tokens * SHAPE.kv_width());
+    rows.chunks(PAGE_TOKENS * SHAPE.kv_width())
+        .map(|rows| {
+            let mut page = KvPage::new(1, SHAPE);
+            for (slot, row) in rows.chunks(SHAPE.kv_width()).enumerate() {
+                page.write(0, slot, row, row);
+            }
+            Arc::new(page)
+        })
+        .collect()
 }
 
-/// A whole prompt.
-#[divan::bench]
-fn attention_of_512_tokens(bencher: Bencher<'_, '_>) {
-    let (qkv, keys) = (values(512 * SHAPE.qkv_width()), values(512 * SHAPE.kv_width()));
-    let held = values(512 * SHAPE.kv_width());
-    let mut out = vec![0.0; 512 * SHAPE.query_width()];
-    bencher.bench_local(|| {
-        attention_with_cache(&mut out, &qkv, SHAPE.qkv_width(), &keys, &held, 512, SHAPE, None)
+/// New tokens over the pages of all: one that is decoded, and a whole prompt.
+#[divan::bench(args = [(1, 128), (1, 1024), (512, 512)])]
+fn attention_of_new_and_all_tokens(bencher: Bencher<'_, '_>, (new, total): (usize, usize)) {
+    let (qkv, pages) = (values(new * SHAPE.qkv_width()), pages(total));
+    let (mut out, mut work) = (vec![0.0; new * SHAPE.query_width()], vec![0.0; new * SHAPE.query_width()]);
+    let sequences = [CachedSequence { pages: &pages, total, new }];
+    bencher.counter(BytesCount::new(8 * total * SHAPE.kv_width())).bench_local(|| {
+        attention_over_pages(&mut out, &mut work, &qkv, &sequences, 0, SHAPE, None);
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use autoglm_domain::{Error, ErrorKind, VersionNumber};
+use autoglm_domain::{Error, ErrorKind, Later, VersionNumber};
 
 /// Result of an engine call.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -77,6 +77,24 @@ pub enum EngineError {
     QueueFull {
         /// Requests that the queue holds.
         limit: usize,
+        /// Seconds until half of it will have left, at its present pace.
+        retry_s: u32,
+    },
+    /// Those before the request would keep it waiting for too long.
+    #[error("the request would wait for about {wait_s} s; the limit is {limit_s} s")]
+    WaitTooLong {
+        /// Seconds that it would wait.
+        wait_s: u32,
+        /// Seconds that a request may wait.
+        limit_s: u64,
+        /// Seconds until the wait will be within the limit.
+        retry_s: u32,
+    },
+    /// The request's time was up before its answer began.
+    #[error("no answer began within the {timeout_ms} ms that the request allows")]
+    Overdue {
+        /// The time that it allows.
+        timeout_ms: u64,
     },
     /// Too many adapters are loaded.
     #[error("{limit} adapters are resident, which is the limit")]
@@ -163,9 +181,11 @@ impl EngineError {
             | Self::PromptTooLong { .. } => ErrorKind::Invalid,
             Self::Unwritten { .. }
             | Self::QueueFull { .. }
+            | Self::WaitTooLong { .. }
             | Self::TooManyAdapters { .. }
             | Self::ShuttingDown
             | Self::Hub(_) => ErrorKind::Unavailable,
+            Self::Overdue { .. } => ErrorKind::TimedOut,
             Self::Cancelled(_) => ErrorKind::Conflict,
             Self::File { .. } | Self::NotANumber { .. } | Self::Tensor(_) | Self::Internal(_) => {
                 ErrorKind::Internal
@@ -183,7 +203,10 @@ impl EngineError {
             Self::File { missing: true, .. } => Some("check the path".into()),
             Self::Unwritten { .. } => Some("check the path and the room on the disk".into()),
             Self::PromptTooLong { .. } => Some("shorten the conversation".into()),
-            Self::QueueFull { .. } => Some("try again in a moment".into()),
+            Self::QueueFull { retry_s, .. } | Self::WaitTooLong { retry_s, .. } => {
+                Some(format!("try again in {retry_s} s"))
+            }
+            Self::Overdue { .. } => Some("allow more time, or try again when the server is less busy".into()),
             Self::TooManyAdapters { .. } => Some("unload versions that are no longer needed".into()),
             Self::NotANumber { .. } => Some("the weights or the adapter are damaged".into()),
             _ => None,
@@ -193,7 +216,13 @@ impl EngineError {
 
 impl From<EngineError> for Error {
     fn from(error: EngineError) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), hint: error.hint(), later: None }
+        let later = match error {
+            EngineError::QueueFull { retry_s, .. } | EngineError::WaitTooLong { retry_s, .. } => {
+                Some(Later::Busy { after_s: retry_s })
+            }
+            _ => None,
+        };
+        Self { kind: error.kind(), message: error.to_string(), hint: error.hint(), later }
     }
 }
 
@@ -209,10 +238,11 @@ mod tests {
 
     #[test]
     fn an_error_crosses_the_port_with_kind_message_and_hint() {
-        let error = Error::from(EngineError::QueueFull { limit: 3 });
+        let error = Error::from(EngineError::QueueFull { limit: 3, retry_s: 7 });
         assert_eq!(error.kind, ErrorKind::Unavailable);
         assert_eq!(error.message, "the queue of 3 requests is full");
-        assert_eq!(error.hint.as_deref(), Some("try again in a moment"));
+        assert_eq!(error.hint.as_deref(), Some("try again in 7 s"));
+        assert_eq!(error.later, Some(Later::Busy { after_s: 7 }));
         let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
         assert_eq!(EngineError::file(Path::new("x"), &missing).kind(), ErrorKind::NotFound);
     }

@@ -6,12 +6,12 @@ use std::{ops::Range, path::Path};
 use autoglm_domain::{Adapter, ContentHash};
 
 use crate::{
-    Decoder, EngineError, ModelConfig, Result, SequenceStep,
+    Decoder, EngineError, ModelConfig, PagedCache, Result, SequenceStep,
     adapter::{AdapterWeights, LayerChange, Slot},
     gguf,
     kernels::{
-        AttentionShape, Mat, MatMut, RotaryTable, Threads, Weights, add_assign, attention_with_cache, matmul,
-        rms_norm, rotate, swiglu,
+        AttentionShape, CachedSequence, KvPage, Mat, MatMut, PAGE_TOKENS, RotaryTable, Threads, Weights,
+        add_assign, attention_over_pages, matmul, rms_norm, rotate, swiglu,
     },
     rope::rope_frequencies,
     scratch::{Buffer, Scratch},
@@ -29,19 +29,8 @@ pub struct Model {
     scratch: Scratch,
 }
 
-/// Keys and values of one sequence, a buffer a layer, grown as needed.
-#[derive(Debug, Default)]
-pub struct KvCache {
-    layers: Vec<(Vec<f32>, Vec<f32>)>, // ([tokens, kv_width], [tokens, kv_width])
-    tokens: usize,
-}
-
-impl KvCache {
-    /// Tokens that it holds.
-    pub fn tokens(&self) -> usize {
-        self.tokens
-    }
-}
+/// Keys and values of one sequence.
+pub type KvCache = PagedCache<KvPage>;
 
 /// New tokens of one sequence in a step.
 #[derive(Debug)]
@@ -136,19 +125,24 @@ impl Model {
         RotaryTable::new(positions, &self.frequencies, self.rotary_scale, dim, interleaved)
     }
 
-    /// An empty cache for one sequence.
+    /// An empty cache for one sequence; a step adds the pages that it needs.
     pub fn new_cache(&self) -> KvCache {
-        KvCache { layers: vec![Default::default(); self.config.num_layers], tokens: 0 }
+        KvCache::default()
     }
 
-    /// Runs the new tokens of every sequence through the model, appending to the caches.
+    fn new_page(&self) -> KvPage {
+        KvPage::new(self.config.num_layers, self.attention_shape())
+    }
+
+    /// Runs the new tokens of every sequence through the model, appending to the caches; where a cache has no
+    /// page for them, pages are added.
     ///
     /// Returns the wanted logits, `[wanted rows, vocab]`, in the order of `batch`. Sequences of different
     /// adapters share the products with the base weights.
     ///
     /// # Errors
     /// `Request` when a token is not in the vocabulary, a sequence has no tokens, or its context overflows;
-    /// no cache has changed then.
+    /// `Internal` when a page that is to be written is shared. No cache has changed then.
     pub fn step(&self, batch: &mut [SequenceInput<'_>]) -> Result<Vec<f32>> {
         self.check(batch)?;
         // Once into the pool for the whole step: entering it for each product would wake it a hundred times.
@@ -161,7 +155,7 @@ impl Model {
         order.sort_by_key(|&at| batch[at].adapter.map_or(0, |adapter| std::ptr::from_ref(adapter) as usize));
         let (groups, starts) = lay_out(batch, &order);
         let positions = order.iter().flat_map(|&at| {
-            let before = batch[at].cache.tokens;
+            let before = batch[at].cache.tokens();
             before..before + batch[at].tokens.len()
         });
         let rotary = self.rotary_table(positions);
@@ -170,17 +164,18 @@ impl Model {
             self.block(layer, &mut x, batch, &order, &starts, &groups, &rotary);
         }
         for sequence in batch.iter_mut() {
-            sequence.cache.tokens += sequence.tokens.len();
+            sequence.cache.advance(sequence.tokens.len());
         }
         self.logits(&x, batch, &order, &starts)
     }
 
-    fn check(&self, batch: &[SequenceInput<'_>]) -> Result<()> {
-        for sequence in batch {
+    /// Checks a step, and adds the pages that its caches lack.
+    fn check(&self, batch: &mut [SequenceInput<'_>]) -> Result<()> {
+        for sequence in batch.iter() {
             if sequence.tokens.is_empty() {
                 return Err(EngineError::Request("a sequence of a step has no tokens".into()));
             }
-            let total = sequence.cache.tokens + sequence.tokens.len();
+            let total = sequence.cache.tokens() + sequence.tokens.len();
             if total > self.config.max_position_embeddings {
                 return Err(EngineError::PromptTooLong {
                     tokens: total,
@@ -194,6 +189,12 @@ impl Model {
                 return Err(EngineError::Request(format!(
                     "token {token} is not in the vocabulary of {size}"
                 )));
+            }
+        }
+        for sequence in batch {
+            sequence.cache.grow(sequence.tokens.len(), || self.new_page());
+            if !sequence.cache.is_writable(sequence.tokens.len()) {
+                return Err(EngineError::Internal("a page of a cache is shared and not full".into()));
             }
         }
         Ok(())
@@ -238,20 +239,22 @@ impl Model {
         self.normalise_heads(weights, layer, &mut qkv, groups);
         rotate(&mut qkv, stride, shape.heads + shape.kv_heads, rotary);
 
-        let mut attended = self.scratch.zeros(rows * shape.query_width());
+        let mut attended = self.scratch.take(rows * shape.query_width());
+        let mut work = self.scratch.take(attended.len());
         for (&at, &start) in order.iter().zip(starts) {
-            let sequence = &mut batch[at];
-            let new = sequence.tokens.len();
-            let qkv = &qkv[start * stride..(start + new) * stride];
-            let (keys, values) = &mut sequence.cache.layers[layer];
-            for row in qkv.chunks_exact(stride) {
-                let (key, value) = row[shape.query_width()..].split_at(shape.kv_width());
-                keys.extend_from_slice(key);
-                values.extend_from_slice(value);
-            }
-            let out = &mut attended[start * shape.query_width()..][..new * shape.query_width()];
-            attention_with_cache(out, qkv, stride, keys, values, new, shape, self.config.window(layer));
+            let new = batch[at].tokens.len();
+            remember(batch[at].cache, layer, &qkv[start * stride..(start + new) * stride], shape);
         }
+        let sequences: Vec<_> = order.iter().map(|&at| cached(&batch[at])).collect();
+        attention_over_pages(
+            &mut attended,
+            &mut work,
+            &qkv,
+            &sequences,
+            layer,
+            shape,
+            self.config.window(layer),
+        );
         let branch = self.linear(&attended, &weights.o, groups, layer, Slot::O);
         self.add_branch(x, branch, weights.attention_out_norm.as_deref(), groups, |group| {
             group.layer(layer).and_then(|change| change.attention_out_norm.as_deref())
@@ -392,7 +395,7 @@ impl Model {
         let mut cache = self.new_cache();
         let mut batch =
             [SequenceInput { tokens, cache: &mut cache, adapter: None, logits: WantedLogits::None }];
-        self.check(&batch)?;
+        self.check(&mut batch)?;
         let rotary = self.rotary_table(0..tokens.len());
         let groups = [Group { rows: 0..tokens.len(), adapter: None }];
         let mut x = self.embed(&batch, &[0], &groups);
@@ -403,6 +406,24 @@ impl Model {
         rms_norm(&mut normed, &x, &self.weights.norm, self.config.rms_norm_eps);
         Ok(normed)
     }
+}
+
+/// Writes keys and values of rows `[queries | keys | values]` behind the tokens of the cache.
+fn remember(cache: &mut KvCache, layer: usize, qkv: &[f32], shape: AttentionShape) {
+    let before = cache.tokens();
+    for (position, row) in (before..).zip(qkv.chunks_exact(shape.qkv_width())) {
+        let (keys, values) = row[shape.query_width()..].split_at(shape.kv_width());
+        // `check` found every page of the step writable.
+        if let Some(page) = cache.page_mut(position / PAGE_TOKENS) {
+            page.write(layer, position % PAGE_TOKENS, keys, values);
+        }
+    }
+}
+
+/// A sequence of a step as attention sees it, its new tokens written.
+fn cached<'a>(sequence: &'a SequenceInput<'_>) -> CachedSequence<'a> {
+    let new = sequence.tokens.len();
+    CachedSequence { pages: sequence.cache.pages(), total: sequence.cache.tokens() + new, new }
 }
 
 /// Groups of rows by adapter and the first row of each sequence, both in `order`.
@@ -471,14 +492,14 @@ fn product(y: &mut [f32], x: &[f32], weight: &[f32], d_in: usize, d_out: usize) 
 }
 
 impl Decoder for Model {
-    type Cache = KvCache;
+    type Page = KvPage;
     type Adapter = AdapterWeights;
 
-    fn new_cache(&self, _capacity_tokens: usize) -> KvCache {
-        Model::new_cache(self)
+    fn new_page(&self) -> KvPage {
+        Model::new_page(self)
     }
 
-    fn step(&self, batch: &mut [SequenceStep<'_, KvCache, AdapterWeights>]) -> Result<Vec<f32>> {
+    fn step(&self, batch: &mut [SequenceStep<'_, KvPage, AdapterWeights>]) -> Result<Vec<f32>> {
         let mut inputs: Vec<SequenceInput<'_>> = batch
             .iter_mut()
             .map(|sequence| SequenceInput {

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use autoglm_domain::{
@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Decoder, EngineError, Result, TextCodec,
+    Decoder, EngineError, PAGE_TOKENS, Result, TextCodec,
     batcher::{Batcher, Request},
 };
 
@@ -27,14 +27,21 @@ use crate::{
 pub struct ServingConfig {
     /// Requests that may wait; more are told to come again.
     pub max_queue: usize,
+    /// Seconds that a request may be expected to wait, by the pace at which the queue empties; one that would wait
+    /// longer is told to come again.
+    pub max_wait_s: u64,
     /// Sequences that are generated at once.
     pub max_batch: usize,
     /// Tokens that go through the model in one step; longer prompts are fed in parts, so that they do not hold
     /// up the others. At least `max_batch`.
     pub max_batch_tokens: usize,
-    /// Tokens that the caches of all running sequences may hold together; a request waits until its share is
-    /// free. One request alone is always let in.
+    /// Tokens that the caches of all running sequences may hold together, in pages of 32 that are taken as they
+    /// are needed. When they run out, the sequence that is last in rank is computed again later. Prompt and
+    /// answer of one request can have no more tokens than this.
     pub max_cache_tokens: usize,
+    /// Tokens, within `max_cache_tokens`, that are remembered of requests that have ended, for later ones of the
+    /// same version that begin alike; 0 remembers none.
+    pub max_prefix_tokens: usize,
     /// Events that a slow reader may leave unread before its sequence pauses.
     pub event_buffer: usize,
     /// Seconds after which a paused sequence is cancelled, so that a stuck reader does not hold a place.
@@ -49,9 +56,11 @@ impl Default for ServingConfig {
     fn default() -> Self {
         Self {
             max_queue: 1024,
+            max_wait_s: 120,
             max_batch: 32,
             max_batch_tokens: 256,
             max_cache_tokens: 131_072,
+            max_prefix_tokens: 32_768,
             event_buffer: 64,
             stall_s: 60,
             max_adapters: 64,
@@ -61,6 +70,11 @@ impl Default for ServingConfig {
 }
 
 impl ServingConfig {
+    /// Pages of the cache.
+    pub(crate) fn pages(&self) -> usize {
+        self.max_cache_tokens / PAGE_TOKENS
+    }
+
     fn check(&self) -> Result<()> {
         for (name, value) in [
             ("max_queue", self.max_queue),
@@ -80,7 +94,45 @@ impl ServingConfig {
                 self.max_batch_tokens, self.max_batch
             )));
         }
+        if self.pages() == 0 {
+            return Err(EngineError::Request(format!(
+                "`max_cache_tokens` {} is below the {PAGE_TOKENS} tokens of a page",
+                self.max_cache_tokens
+            )));
+        }
         Ok(())
+    }
+}
+
+/// What the engine has done since its start, and where its pages are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServingStats {
+    /// Pages of the cache, of [`PAGE_TOKENS`] tokens each.
+    pub pages: usize,
+    /// Pages of sequences that run.
+    pub pages_used: usize,
+    /// Pages that are remembered of requests that have ended.
+    pub pages_cached: usize,
+    /// Tokens of prompts that were remembered and not computed again.
+    pub prefix_hit_tokens: u64,
+    /// How often a sequence gave up its pages, to be computed again.
+    pub preemptions: u64,
+    /// Requests that came into the batch.
+    pub admitted: u64,
+    /// Time that they waited for it, together.
+    pub queue_wait: Duration,
+}
+
+/// An adapter that can answer. Its number is never given again: what was computed with it is not mistaken for
+/// the work of another adapter that is loaded under the same version later.
+struct Resident<A> {
+    id: u64,
+    weights: Arc<A>,
+}
+
+impl<A> Clone for Resident<A> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, weights: Arc::clone(&self.weights) }
     }
 }
 
@@ -88,7 +140,8 @@ impl ServingConfig {
 pub struct ServingEngine<D: Decoder> {
     decoder: Arc<D>,
     codec: TextCodec,
-    adapters: RwLock<BTreeMap<VersionNumber, Arc<D::Adapter>>>,
+    adapters: RwLock<BTreeMap<VersionNumber, Resident<D::Adapter>>>,
+    loaded: AtomicU64, // adapters so far
     max_adapters: usize,
     batcher: Batcher<D>,
     seed: u64,
@@ -118,6 +171,7 @@ impl<D: Decoder> ServingEngine<D> {
             decoder,
             codec,
             adapters: RwLock::default(),
+            loaded: AtomicU64::new(0),
             max_adapters: config.max_adapters,
             batcher,
             seed: config.seed,
@@ -145,6 +199,11 @@ impl<D: Decoder> ServingEngine<D> {
         self.batcher.queued()
     }
 
+    /// What it has done since its start, and where its pages are.
+    pub fn stats(&self) -> ServingStats {
+        self.batcher.stats()
+    }
+
     /// Takes nothing new, lets what waits and runs finish for up to `grace`, then ends the rest as cancelled.
     /// Blocks until the thread is idle for good.
     pub fn shutdown(&self, grace: Duration) {
@@ -156,7 +215,8 @@ impl<D: Decoder> ServingEngine<D> {
         if version == VersionNumber::BASE {
             return Err(EngineError::Adapter("v0 is the base model and has none".into()).into());
         }
-        let ready = Arc::new(self.decoder.load_adapter(adapter)?);
+        let weights = Arc::new(self.decoder.load_adapter(adapter)?);
+        let ready = Resident { id: 1 + self.loaded.fetch_add(1, Ordering::Relaxed), weights };
         let mut adapters = self.adapters.write();
         if adapters.len() >= self.max_adapters && !adapters.contains_key(&version) {
             return Err(EngineError::TooManyAdapters { limit: self.max_adapters }.into());
@@ -165,7 +225,7 @@ impl<D: Decoder> ServingEngine<D> {
         Ok(())
     }
 
-    fn adapter(&self, version: VersionNumber) -> Result<Option<Arc<D::Adapter>>> {
+    fn adapter(&self, version: VersionNumber) -> Result<Option<Resident<D::Adapter>>> {
         if version == VersionNumber::BASE {
             return Ok(None);
         }
@@ -173,12 +233,22 @@ impl<D: Decoder> ServingEngine<D> {
     }
 
     fn submit(&self, request: &GenerationRequest) -> Result<GenerationStream> {
+        let now = Instant::now();
         let adapter = self.adapter(request.version)?;
         let prompt = self.codec.encode(&request.input)?;
         // Any fixed odd number would do: it keeps the streams of successive requests apart.
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let seed = self.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let request = Request { prompt, sampling: request.sampling.clone(), adapter, seed };
+        let request = Request {
+            prompt,
+            sampling: request.sampling.clone(),
+            adapter_id: adapter.as_ref().map_or(0, |adapter| adapter.id),
+            adapter: adapter.map(|adapter| adapter.weights),
+            seed,
+            priority: request.priority,
+            deadline: request.timeout.and_then(|timeout| now.checked_add(timeout)),
+            timeout_ms: request.timeout.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+        };
         Ok(Box::pin(self.batcher.submit(request)?))
     }
 }
@@ -190,7 +260,7 @@ impl<D: Decoder> Generator for ServingEngine<D> {
     }
 
     fn context_length(&self) -> u32 {
-        u32::try_from(self.decoder.context_length()).unwrap_or(u32::MAX)
+        u32::try_from(self.batcher.context()).unwrap_or(u32::MAX)
     }
 
     fn count_tokens(&self, input: &GenerationInput) -> autoglm_domain::Result<u32> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use autoglm_domain::{
     AnswerSource, Assessment, Clock, Embedder, Endpoint, ErrorKind, GenerationInput, GenerationRequest,
-    Generator, Id, IdSource, InteractionRecord, Label, Sampling, dimension,
+    Generator, Id, IdSource, InteractionRecord, Label, Priority, Sampling, dimension,
 };
 
 use crate::{
@@ -186,7 +186,8 @@ impl Evaluator {
                 (Endpoint::Completion, [only]) => GenerationInput::Text(only.content.clone()),
                 (_, messages) => GenerationInput::Chat(messages.to_vec()),
             };
-            let request = GenerationRequest { input, sampling, version: interaction.version };
+            let request = GenerationRequest::new(input, sampling, interaction.version)
+                .with_priority(Priority::Background);
             samples.push(generator.generate_all(request).await?.text);
         }
         Ok(samples)

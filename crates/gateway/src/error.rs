@@ -1,5 +1,7 @@
 //! Everything that can go wrong at the edge, and its form in HTTP: `{"error": {message, type, param, code}}`.
 
+use std::time::Duration;
+
 use autoglm_domain::{Error, ErrorKind, Later};
 use axum::{
     Json,
@@ -106,12 +108,16 @@ pub enum GatewayError {
     NotRecorded,
     /// The answer took too long.
     #[error(
-        "the answer took longer than {seconds} s (hint: ask for fewer tokens, or raise `server.request_timeout_s`)"
+        "the answer took longer than {} s (hint: ask for fewer tokens, or allow more time with the header `x-request-timeout-ms` and `server.request_timeout_s`)",
+        *limit_ms as f64 / 1e3
     )]
     TimedOut {
         /// The limit.
-        seconds: u64,
+        limit_ms: u64,
     },
+    /// Another port did not answer in time.
+    #[error("{0}")]
+    Overdue(String),
     /// The server is being stopped.
     #[error("the server is shutting down")]
     Stopping,
@@ -150,6 +156,11 @@ impl GatewayError {
         Self::Busy { message: message.into(), after_s: 1 }
     }
 
+    /// An answer that took longer than `limit`.
+    pub(crate) fn timed_out(limit: Duration) -> Self {
+        Self::TimedOut { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) }
+    }
+
     /// A field whose value cannot be used.
     pub(crate) fn value(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self::field(param, "invalid_value", message)
@@ -175,11 +186,10 @@ impl GatewayError {
             Self::UnknownModel(_) | Self::NotFound(_) | Self::UnknownRoute { .. } => ErrorKind::NotFound,
             Self::Unauthorized(_) | Self::Denied(_) => ErrorKind::Denied,
             Self::Conflict(_) | Self::PortInUse { .. } => ErrorKind::Conflict,
-            Self::Busy { .. }
-            | Self::Unavailable { .. }
-            | Self::NotRecorded
-            | Self::TimedOut { .. }
-            | Self::Stopping => ErrorKind::Unavailable,
+            Self::Busy { .. } | Self::Unavailable { .. } | Self::NotRecorded | Self::Stopping => {
+                ErrorKind::Unavailable
+            }
+            Self::TimedOut { .. } | Self::Overdue(_) => ErrorKind::TimedOut,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -192,13 +202,13 @@ impl GatewayError {
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
             _ => match self.kind() {
                 ErrorKind::Invalid => StatusCode::BAD_REQUEST,
                 ErrorKind::NotFound => StatusCode::NOT_FOUND,
                 ErrorKind::Denied => StatusCode::FORBIDDEN,
                 ErrorKind::Conflict => StatusCode::CONFLICT,
                 ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
                 ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             },
         }
@@ -237,7 +247,7 @@ impl GatewayError {
             Self::WrongMethod { .. } => Some("method_not_allowed"),
             Self::Unauthorized(_) => Some("invalid_api_key"),
             Self::BodyTooLarge { .. } => Some("request_too_large"),
-            Self::BodyTimeout { .. } | Self::TimedOut { .. } => Some("timeout"),
+            Self::BodyTimeout { .. } | Self::TimedOut { .. } | Self::Overdue(_) => Some("timeout"),
             Self::Busy { .. } => Some("rate_limit_exceeded"),
             Self::NotRecorded => Some("not_recorded"),
             Self::Stopping => Some("shutting_down"),
@@ -269,6 +279,7 @@ impl From<Error> for GatewayError {
                 Some(Later::Down { after_s }) => Self::Unavailable { message, after_s },
                 None => Self::Unavailable { message, after_s: 1 },
             },
+            ErrorKind::TimedOut => Self::Overdue(message),
             ErrorKind::Internal => Self::Internal(message),
         }
     }

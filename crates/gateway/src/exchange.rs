@@ -240,7 +240,12 @@ impl Exchange {
         let mut sampling = self.request.sampling.clone();
         sampling.seed = seed;
         let input = self.input(prompt, examples);
-        let request = GenerationRequest { input, sampling, version: self.version };
+        let left =
+            self.arrival.limit(&self.shared.gateway.config).saturating_sub(self.arrival.started.elapsed());
+        let request = GenerationRequest {
+            timeout: Some(left),
+            ..GenerationRequest::new(input, sampling, self.version)
+        };
         self.shared.gateway.generator.generate(request).await
     }
 
@@ -335,6 +340,10 @@ pub(crate) enum Step {
     KeepAlive,
 }
 
+/// How much longer than the limit of time the gateway waits for the engine to end the answer at it, with what
+/// there is by then.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
 type Tagged = stream::Map<GenerationStream, Tag>;
 type Tag = Box<
     dyn FnMut(autoglm_domain::Result<GenerationEvent>) -> (usize, autoglm_domain::Result<GenerationEvent>)
@@ -346,7 +355,7 @@ pub(crate) struct Events {
     streams: SelectAll<Tagged>,
     phase: watch::Receiver<Phase>,
     deadline: Instant,
-    limit_s: u64,
+    limit: Duration,
     keep_alive: Duration,
 }
 
@@ -356,8 +365,8 @@ impl Events {
         Self {
             streams: SelectAll::new(),
             phase: shared.phase.subscribe(),
-            deadline: arrival.started + Duration::from_secs(config.request_timeout_s),
-            limit_s: config.request_timeout_s,
+            deadline: arrival.started + arrival.limit(config) + GRACE,
+            limit: arrival.limit(config),
             keep_alive: Duration::from_secs(config.keep_alive_s.max(1)),
         }
     }
@@ -373,7 +382,7 @@ impl Events {
             biased;
             event = self.streams.next() => event,
             _ = self.phase.wait_for(|phase| *phase == Phase::Stopping) => return Err(GatewayError::Stopping),
-            () = sleep_until(self.deadline) => return Err(GatewayError::TimedOut { seconds: self.limit_s }),
+            () = sleep_until(self.deadline) => return Err(GatewayError::timed_out(self.limit)),
             () = sleep(self.keep_alive) => return Ok(Step::KeepAlive),
         };
         match event {
@@ -381,6 +390,9 @@ impl Events {
                 Err(GatewayError::Stopping)
             }
             Some((index, Ok(event))) => Ok(Step::Of(index, event)),
+            Some((_, Err(error))) if error.kind == ErrorKind::TimedOut => {
+                Err(GatewayError::timed_out(self.limit))
+            }
             Some((_, Err(error))) => Err(error.into()),
             None => Err(GatewayError::Internal("a generation ended without saying so".into())),
         }

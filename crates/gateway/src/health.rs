@@ -52,11 +52,11 @@ async fn store(shared: &Shared) -> Result<(), String> {
 /// Queues one token with the champion and cancels it at once: the engine takes requests.
 async fn engine(shared: &Shared) -> Result<(), String> {
     let version = shared.gateway.aliases.resolve("champion").map_err(|error| error.message)?;
-    let request = GenerationRequest {
-        input: GenerationInput::Text("ready?".into()),
-        sampling: Sampling { max_tokens: Some(1), ..Sampling::default() },
+    let request = GenerationRequest::new(
+        GenerationInput::Text("ready?".into()),
+        Sampling { max_tokens: Some(1), ..Sampling::default() },
         version,
-    };
+    );
     match timeout(PROBE, shared.gateway.generator.generate(request)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.message),

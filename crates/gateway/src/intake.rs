@@ -24,6 +24,7 @@ use crate::{
 };
 
 pub(crate) const VERSION_HEADER: HeaderName = HeaderName::from_static("x-autoglm-model-version");
+const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
 pub(crate) const REQUEST_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is known of a request before its body is read.
@@ -39,9 +40,17 @@ pub(crate) struct Arrival {
     pub(crate) caller: Caller,
     /// The conversation, where the client names it.
     pub(crate) session: Option<String>,
+    /// How long the answer may take, where the client says so.
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Arrival {
+    /// How long the answer may take from the request on: as long as the client says, but no longer than any.
+    pub(crate) fn limit(&self, config: &Config) -> Duration {
+        let most = Duration::from_secs(config.request_timeout_s);
+        self.timeout.map_or(most, |own| own.min(most))
+    }
+
     /// Milliseconds since the request came in.
     pub(crate) fn elapsed_ms(&self) -> f64 {
         self.started.elapsed().as_secs_f64() * 1e3
@@ -59,12 +68,13 @@ pub(crate) async fn intake(State(shared): State<Arc<Shared>>, mut request: Reque
     let method = name_of(request.method());
     let api = request.uri().path().starts_with("/v1/");
     let identified = if api { identify(&shared, request.headers()) } else { Ok(Caller::Anyone(None)) };
-    let mut response = match identified {
+    let known = identified.and_then(|caller| Ok((caller, own_timeout(request.headers())?)));
+    let mut response = match known {
         Err(refusal) => refusal.into_response(),
-        Ok(caller) => {
+        Ok((caller, timeout)) => {
             let session = principal::session(request.headers());
             let at = shared.gateway.clock.now();
-            request.extensions_mut().insert(Arrival { id, at, started, caller, session });
+            request.extensions_mut().insert(Arrival { id, at, started, caller, session, timeout });
             let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
             answer.unwrap_or_else(|_| GatewayError::Internal("a handler panicked".into()).into_response())
         }
@@ -102,6 +112,19 @@ fn identify(shared: &Shared, headers: &HeaderMap) -> Result<Caller, GatewayError
         return Err(GatewayError::Denied("requests from pages of other sites are not answered".into()));
     }
     shared.principals.identify(headers)
+}
+
+/// What `x-request-timeout-ms` says, in milliseconds.
+fn own_timeout(headers: &HeaderMap) -> Result<Option<Duration>, GatewayError> {
+    let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
+    let ms = value.to_str().ok().and_then(|value| value.trim().parse::<u64>().ok()).filter(|ms| *ms > 0);
+    let refused = || {
+        GatewayError::value(
+            TIMEOUT_HEADER.as_str(),
+            "the header `x-request-timeout-ms` is not a whole number of milliseconds above 0",
+        )
+    };
+    ms.map(|ms| Some(Duration::from_millis(ms))).ok_or_else(refused)
 }
 
 /// `v3` as a header.

@@ -1,6 +1,6 @@
 //! Writing down what was answered, before the answer ends.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use autoglm_domain::{
     AnswerSource, ChatMessage, Endpoint, Event, FinishReason, GenerationInput, Interaction, Result, Usage,
@@ -9,7 +9,7 @@ use tokio::{runtime::Handle, task::JoinHandle, time::timeout_at};
 
 use crate::{
     GatewayError,
-    exchange::{Choice, End, Exchange, input},
+    exchange::{Choice, End, Exchange, GRACE, input},
     gateway::Shared,
 };
 
@@ -25,13 +25,14 @@ impl Exchange {
         if interactions.is_empty() {
             return Ok(());
         }
-        let seconds = self.shared.gateway.config.request_timeout_s;
-        let deadline = self.arrival.started + std::time::Duration::from_secs(seconds);
+        // An answer that was ended at the limit of time is still to be recorded.
+        let limit = Duration::from_secs(self.shared.gateway.config.request_timeout_s);
+        let deadline = self.arrival.started + limit + GRACE;
         match timeout_at(deadline, self.shared.append(interactions)).await {
             Ok(Ok(Ok(()))) => Ok(()),
             // The append's own task has logged what went wrong.
             Ok(Ok(Err(_)) | Err(_)) => Err(GatewayError::NotRecorded),
-            Err(_) => Err(GatewayError::TimedOut { seconds }),
+            Err(_) => Err(GatewayError::timed_out(limit)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use autoglm_domain::{
     Clock, Error, ErrorKind, Evidence, Experience, FinishReason, GenerationInput, GenerationRequest,
-    Generator, Outcome, Sampling, Verdict, VersionNumber,
+    Generator, Outcome, Priority, Sampling, Verdict, VersionNumber,
 };
 use futures::{StreamExt as _, stream::FuturesOrdered};
 use tracing::Instrument as _;
@@ -220,7 +220,7 @@ impl Gate<'_> {
         let context = self.generator.context_length();
         let room = context.saturating_sub(self.generator.count_tokens(&input).unwrap_or(0)).max(1);
         let sampling = Sampling { max_tokens: Some(wanted.min(room)), ..Sampling::default() };
-        GenerationRequest { input, sampling, version }
+        GenerationRequest::new(input, sampling, version).with_priority(Priority::Background)
     }
 }
 

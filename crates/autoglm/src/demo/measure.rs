@@ -6,7 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use autoglm_domain::{
-    ChatMessage, ErrorKind, GenerationInput, GenerationRequest, Generator, Result, Sampling, VersionNumber,
+    ChatMessage, ErrorKind, GenerationInput, GenerationRequest, Generator, Priority, Result, Sampling,
+    VersionNumber,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 
@@ -62,11 +63,12 @@ pub(crate) async fn from_weights(
 }
 
 async fn answer(generator: &Arc<dyn Generator>, asked: &Utterance, version: VersionNumber) -> Result<bool> {
-    let request = GenerationRequest {
-        input: GenerationInput::Chat(vec![ChatMessage::user(&asked.prompt)]),
-        sampling: Sampling { max_tokens: Some(MAX_TOKENS), ..Sampling::default() },
+    let request = GenerationRequest::new(
+        GenerationInput::Chat(vec![ChatMessage::user(&asked.prompt)]),
+        Sampling { max_tokens: Some(MAX_TOKENS), ..Sampling::default() },
         version,
-    };
+    )
+    .with_priority(Priority::Background);
     let mut tries = 0;
     loop {
         match generator.generate_all(request.clone()).await {

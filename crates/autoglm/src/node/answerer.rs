@@ -9,13 +9,13 @@ use autoglm_domain::{
     Adapter, AdapterHost, GenerationInput, GenerationRequest, GenerationStream, Generator, Result,
     VersionNumber,
 };
-use autoglm_engine::{Model, ServingEngine};
+use autoglm_engine::{Model, ServingEngine, ServingStats};
 use autoglm_upstream::Upstream;
 
 /// Answers requests and holds the versions that can.
 pub(crate) enum Answerer {
     /// The engine of this process.
-    Engine(ServingEngine<Model>),
+    Engine(Box<ServingEngine<Model>>),
     /// Another server.
     Upstream(Box<Upstream>),
 }
@@ -43,6 +43,14 @@ impl Answerer {
         match self {
             Self::Engine(engine) => engine.queued(),
             Self::Upstream(_) => 0,
+        }
+    }
+
+    /// What the engine here has done, and where its pages are.
+    pub(crate) fn serving_stats(&self) -> Option<ServingStats> {
+        match self {
+            Self::Engine(engine) => Some(engine.stats()),
+            Self::Upstream(_) => None,
         }
     }
 

@@ -42,7 +42,8 @@ impl Answering {
         }
         let mut serving = settings.engine.serving.clone();
         serving.seed ^= seed;
-        let engine = Answerer::Engine(ServingEngine::start(Arc::clone(&model), codec.clone(), &serving)?);
+        let engine =
+            Answerer::Engine(Box::new(ServingEngine::start(Arc::clone(&model), codec.clone(), &serving)?));
         Ok(Self {
             trainer: Arc::new(trainer(settings, &model, &codec, &engine)?),
             engine: Arc::new(engine),

@@ -81,7 +81,8 @@ impl EventSender {
         self.end(Ending::Finished(FinishReason::Cancelled), Usage::default());
     }
 
-    fn fail(&self, error: EngineError) {
+    /// Sends an error, which is the end.
+    pub(super) fn fail(&self, error: EngineError) {
         self.send(Err(error.into()));
     }
 

@@ -1,10 +1,15 @@
-//! One request that runs: its tokens, its cache, its sampler, its text.
+//! One request that runs: its tokens, its pages, its sampler, its text.
 
 use std::{sync::Arc, time::Instant};
 
 use autoglm_domain::{FinishReason, TokenLogprob, Usage};
 
-use super::{Waiting, events::EventSender, queue::Flight};
+use super::{
+    Waiting,
+    events::EventSender,
+    pool::{PageTable, Pool},
+    queue::{Flight, Rank},
+};
 use crate::{Decoder, EngineError, Result, Sampled, Sampler, SequenceStep, TextCodec, TextStream};
 
 /// How a sequence ended.
@@ -16,13 +21,13 @@ pub(super) enum Ending {
     Failed(EngineError),
 }
 
-/// A sequence in the batch.
+/// A sequence in the batch, or one that was taken out of it and waits to go on. Its pages can be given up at any
+/// time: what is in them is computed again from its tokens, and sampler and text stay as they are.
 pub(super) struct Sequence<D: Decoder> {
-    prompt: Vec<u32>,
-    fed: usize,      // tokens of the prompt that are in the cache
-    next: [u32; 1],  // the token to feed once the prompt is in
-    capacity: usize, // tokens that the cache may come to hold
-    cache: D::Cache,
+    rank: Rank,
+    tokens: Vec<u32>, // prompt and answer so far
+    prompt: usize,    // how many of them are the prompt
+    table: PageTable<D::Page>,
     adapter: Option<Arc<D::Adapter>>,
     sampler: Sampler,
     text: TextStream,
@@ -30,49 +35,79 @@ pub(super) struct Sequence<D: Decoder> {
     max_new: u32,
     sender: EventSender,
     stalled_since: Option<Instant>,
+    deadline: Option<Instant>,
+    timeout_ms: u64,
     _flight: Flight,
 }
 
-/// Tokens that a sequence's cache may come to hold: prompt and longest answer, within the context.
-pub(super) fn capacity(prompt: usize, max_tokens: Option<u32>, context: usize) -> usize {
-    let longest = max_tokens.map_or(usize::MAX, |max| max as usize);
-    prompt.saturating_add(longest).min(context)
-}
-
 impl<D: Decoder> Sequence<D> {
-    /// Prepares a request to run; gives it back with an error when its sampling is out of range.
+    /// Prepares a request to run, in a context of `context` tokens; gives it back with an error when its sampling
+    /// is out of range.
     pub(super) fn new(
+        rank: Rank,
         waiting: Waiting<D>,
-        decoder: &D,
+        pool: &Arc<Pool<D::Page>>,
+        context: usize,
         codec: &TextCodec,
     ) -> std::result::Result<Self, (EventSender, EngineError)> {
-        let Waiting { request, sender, flight } = waiting;
+        let Waiting { request, sender, flight, .. } = waiting;
         let sampler = match Sampler::new(&request.sampling, request.seed, &request.prompt) {
             Ok(sampler) => sampler,
             Err(error) => return Err((sender, error)),
         };
-        let capacity = capacity(request.prompt.len(), request.sampling.max_tokens, decoder.context_length());
-        let max_new = capacity.saturating_sub(request.prompt.len());
+        let room = context.saturating_sub(request.prompt.len());
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
         Ok(Self {
-            fed: 0,
-            next: [0],
-            capacity,
-            cache: decoder.new_cache(capacity),
+            rank,
+            table: PageTable::new(Arc::clone(pool), request.adapter_id),
             adapter: request.adapter,
             sampler,
             text: TextStream::new(Arc::clone(codec.tokenizer()), request.sampling.stop),
             generated: 0,
-            max_new: u32::try_from(max_new).unwrap_or(u32::MAX),
-            prompt: request.prompt,
+            max_new: request.sampling.max_tokens.map_or(room, |most| most.min(room)),
+            prompt: request.prompt.len(),
+            tokens: request.prompt,
             sender,
             stalled_since: None,
+            deadline: request.deadline,
+            timeout_ms: request.timeout_ms,
             _flight: flight,
         })
     }
 
-    /// Tokens that its cache may come to hold.
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity
+    /// Whose turn it is.
+    pub(super) fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    /// Pages that it would take from those available to go on.
+    pub(super) fn need(&self) -> usize {
+        self.table.need(&self.tokens)
+    }
+
+    /// Takes what is still known of its tokens, to go on from there.
+    pub(super) fn open(&mut self) {
+        self.table.open(&self.tokens);
+    }
+
+    /// Gives up its pages.
+    pub(super) fn give_up(&mut self) {
+        self.table.release();
+    }
+
+    /// Pages that it holds.
+    pub(super) fn pages(&self) -> usize {
+        self.table.pages()
+    }
+
+    /// Takes pages for `count` more tokens; `false` when there are not enough.
+    pub(super) fn reserve(&mut self, count: usize) -> bool {
+        self.table.reserve(count)
+    }
+
+    /// Tokens that it has pages for beyond those that are in the cache.
+    pub(super) fn room(&self) -> usize {
+        self.table.room()
     }
 
     /// Whether the reader is gone.
@@ -95,18 +130,23 @@ impl<D: Decoder> Sequence<D> {
         self.stalled_since
     }
 
-    /// Tokens of the prompt that are not in the cache yet; 0 when it decodes.
+    /// When its time is up.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Tokens that are not in the cache yet, at least one; a draw follows the last one.
     pub(super) fn unfed(&self) -> usize {
-        self.prompt.len() - self.fed
+        self.tokens.len().saturating_sub(self.table.tokens())
     }
 
     /// Its part of a step with `count` new tokens.
-    pub(super) fn part(&mut self, count: usize) -> SequenceStep<'_, D::Cache, D::Adapter> {
+    pub(super) fn part(&mut self, count: usize) -> SequenceStep<'_, D::Page, D::Adapter> {
         let wants_logits = self.wants_logits(count);
-        let chunk = self.prompt.get(self.fed..).map(|rest| rest.get(..count).unwrap_or(rest));
+        let fed = self.table.tokens();
         SequenceStep {
-            tokens: chunk.filter(|chunk| !chunk.is_empty()).unwrap_or(&self.next),
-            cache: &mut self.cache,
+            tokens: self.tokens.get(fed..fed + count).unwrap_or_default(),
+            cache: self.table.cache(),
             adapter: self.adapter.as_deref(),
             wants_logits,
         }
@@ -117,9 +157,9 @@ impl<D: Decoder> Sequence<D> {
         count >= self.unfed()
     }
 
-    /// Notes that `count` tokens went through.
-    pub(super) fn fed(&mut self, count: usize) {
-        self.fed = (self.fed + count).min(self.prompt.len());
+    /// Notes that the step has filled its pages.
+    pub(super) fn settle(&mut self) {
+        self.table.settle(&self.tokens);
     }
 
     /// Draws the next token from `logits` and hands out its text; says when the answer has ended.
@@ -149,7 +189,7 @@ impl<D: Decoder> Sequence<D> {
             piece.logprobs.extend(rest.logprobs);
         }
         self.sender.text(piece);
-        self.next = [id];
+        self.tokens.push(id);
         Ok(ending.map(Ending::Finished))
     }
 
@@ -163,18 +203,32 @@ impl<D: Decoder> Sequence<D> {
     /// Tells the reader how it ended.
     pub(super) fn end(self, ending: Ending) {
         let usage = Usage {
-            prompt_tokens: u32::try_from(self.prompt.len()).unwrap_or(u32::MAX),
+            prompt_tokens: u32::try_from(self.prompt).unwrap_or(u32::MAX),
             completion_tokens: self.generated,
         };
         self.sender.end(ending, usage);
     }
 
-    /// Ends it early, with the text that was held back where there is room for it.
-    pub(super) fn cancel(mut self) {
+    /// Ends it early.
+    pub(super) fn cancel(self) {
+        self.cut(FinishReason::Cancelled);
+    }
+
+    /// Ends it because its time is up: with what there is of the answer, or with an error when there is nothing.
+    pub(super) fn expire(self) {
+        if self.generated == 0 {
+            let error = EngineError::Overdue { timeout_ms: self.timeout_ms };
+            return self.end(Ending::Failed(error));
+        }
+        self.cut(FinishReason::Length);
+    }
+
+    /// Ends it for `reason`, with the text that was held back where there is room for it.
+    fn cut(mut self, reason: FinishReason) {
         let ending = if self.sender.has_room() {
-            self.finish(FinishReason::Cancelled).unwrap_or_else(Ending::Failed)
+            self.finish(reason).unwrap_or_else(Ending::Failed)
         } else {
-            Ending::Finished(FinishReason::Cancelled)
+            Ending::Finished(reason)
         };
         self.end(ending);
     }

@@ -1,19 +1,10 @@
-//! Causal attention with grouped queries: with a KV cache for serving, forward and backward for training.
-
-use rayon::prelude::*;
+//! Causal attention with grouped queries, forward and backward for training. That of serving is in `paged`.
 
 use super::{
-    activation::axpy,
     dot::dot,
     matmul::{Mat, MatMut, Threads, matmul},
     softmax::softmax_in_place,
 };
-
-/// Query rows that are scored at once, so that the scores of a long prompt stay in cache.
-const QUERY_BLOCK: usize = 128;
-
-/// Multiplications below which heads are not shared out over threads.
-const WORTH_A_THREAD: usize = 1 << 20;
 
 /// Sizes of one attention layer.
 #[derive(Debug, Clone, Copy)]
@@ -49,99 +40,6 @@ impl AttentionShape {
     /// The key head that query head `head` looks at.
     fn kv_head(self, head: usize) -> usize {
         head / (self.heads / self.kv_heads)
-    }
-}
-
-/// Attention of the last `new` of `total` cached tokens over all of them.
-///
-/// `queries` is `[new, stride]` with the queries first in each row; `keys` and `values` are
-/// `[total, kv_width]`; writes `[new, query_width]`. With a `window`, each token sees itself and the
-/// `window - 1` before it.
-#[allow(clippy::too_many_arguments, reason = "a kernel's operands and their strides")]
-pub(crate) fn attention_with_cache(
-    out: &mut [f32],
-    queries: &[f32],
-    stride: usize,
-    keys: &[f32],
-    values: &[f32],
-    new: usize,
-    shape: AttentionShape,
-    window: Option<usize>,
-) {
-    let (width, kv_width, dim) = (shape.query_width(), shape.kv_width(), shape.head_dim);
-    let total = keys.len() / kv_width;
-    let mut by_head = vec![0.0; new * width]; // [heads, new, head_dim]
-    let one_head = |(head, out): (usize, &mut [f32])| {
-        let kv = shape.kv_head(head) * dim;
-        let query = &queries[head * dim..];
-        if new == 1 {
-            let from = first_seen(total - 1, window);
-            let (keys, values) = (&keys[from * kv_width + kv..], &values[from * kv_width + kv..]);
-            decode_head(out, &query[..dim], keys, values, kv_width, total - from, shape);
-        } else {
-            prefill_head(out, query, stride, &keys[kv..], &values[kv..], new, total, shape, window);
-        }
-    };
-    if new * total * width >= WORTH_A_THREAD {
-        by_head.par_chunks_exact_mut(new * dim).enumerate().for_each(one_head);
-    } else {
-        by_head.chunks_exact_mut(new * dim).enumerate().for_each(one_head);
-    }
-    for (head, rows) in by_head.chunks_exact(new * dim).enumerate() {
-        for (row, part) in rows.chunks_exact(dim).enumerate() {
-            out[row * width + head * dim..][..dim].copy_from_slice(part);
-        }
-    }
-}
-
-/// One query over all keys of one head.
-fn decode_head(
-    out: &mut [f32],
-    query: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    kv_width: usize,
-    total: usize,
-    shape: AttentionShape,
-) {
-    let dim = shape.head_dim;
-    let mut scores: Vec<f32> =
-        (0..total).map(|t| dot(query, &keys[t * kv_width..][..dim]) * shape.scale()).collect();
-    softmax_in_place(&mut scores);
-    for (t, score) in scores.iter().enumerate() {
-        axpy(out, *score, &values[t * kv_width..][..dim]);
-    }
-}
-
-/// Many queries of one head, a block of rows at a time.
-#[allow(clippy::too_many_arguments, reason = "a kernel's operands and their strides")]
-fn prefill_head(
-    out: &mut [f32],
-    queries: &[f32],
-    stride: usize,
-    keys: &[f32],
-    values: &[f32],
-    new: usize,
-    total: usize,
-    shape: AttentionShape,
-    window: Option<usize>,
-) {
-    let (dim, kv_width) = (shape.head_dim, shape.kv_width());
-    let before = total - new;
-    let mut scores = vec![0.0; QUERY_BLOCK.min(new) * total];
-    for begin in (0..new).step_by(QUERY_BLOCK) {
-        let rows = QUERY_BLOCK.min(new - begin);
-        // From the first key that the block's first row may look at to the last of its last row.
-        let from = first_seen(before + begin, window);
-        let seen = before + begin + rows - from;
-        let scores = &mut scores[..rows * seen];
-        let query = Mat::strided(&queries[begin * stride..], rows, dim, stride);
-        let key = Mat::strided(&keys[from * kv_width..], seen, dim, kv_width);
-        matmul(MatMut::new(scores, rows, seen), false, shape.scale(), query, key.t(), Threads::One);
-        mask_and_normalise(scores, seen, before + begin - from, window);
-        let value = Mat::strided(&values[from * kv_width..], seen, dim, kv_width);
-        let out = MatMut::new(&mut out[begin * dim..][..rows * dim], rows, dim);
-        matmul(out, false, 1.0, Mat::new(scores, rows, seen), value, Threads::One);
     }
 }
 
@@ -285,54 +183,17 @@ mod tests {
         out
     }
 
-    /// The last of `chunks` of new tokens after another, through the cache.
-    fn through_the_cache(qkv: &[f32], chunks: &[usize], window: Option<usize>) -> Vec<f32> {
-        let (stride, width, kv) = (SHAPE.qkv_width(), SHAPE.query_width(), SHAPE.kv_width());
-        let (mut out, mut keys, mut held) = (Vec::new(), Vec::new(), Vec::new());
-        let mut rest = qkv;
-        for &new in chunks {
-            let (chunk, later) = rest.split_at(new * stride);
-            for row in chunk.chunks_exact(stride) {
-                keys.extend_from_slice(&row[width..width + kv]);
-                held.extend_from_slice(&row[width + kv..]);
-            }
-            let mut part = vec![0.0; new * width];
-            attention_with_cache(&mut part, chunk, stride, &keys, &held, new, SHAPE, window);
-            out.extend(part);
-            rest = later;
-        }
-        out
-    }
-
     /// A window as long as the text or longer is none; one of 1 sees the token itself alone.
     #[test]
-    fn forward_and_cached_steps_equal_the_naive_definition() {
+    fn forward_equals_the_naive_definition() {
         let time = 11;
         let qkv = values(time * SHAPE.qkv_width(), 17);
         for window in [None, Some(1), Some(2), Some(3), Some(7), Some(11), Some(500)] {
             let expected = naive(&qkv, time, window.unwrap_or(time));
             let mut out = vec![0.0; expected.len()];
             attention_forward(&mut out, &qkv, time, SHAPE, window);
-            for chunks in [&[10, 1][..], &[4, 5, 1, 1], &[11], &[1, 2, 8]] {
-                let cached = through_the_cache(&qkv, chunks, window);
-                for ((out, cached), expected) in out.iter().zip(&cached).zip(&expected) {
-                    assert!((out - expected).abs() < 1e-5, "{window:?}: {out} instead of {expected}");
-                    assert!((cached - expected).abs() < 1e-5, "{window:?}: {cached} instead of {expected}");
-                }
-            }
-        }
-    }
-
-    /// Longer than a block of queries, so that blocks begin beyond the first key.
-    #[test]
-    fn a_long_prompt_in_blocks_equals_the_naive_definition() {
-        let time = 2 * QUERY_BLOCK + 9;
-        let qkv = values(time * SHAPE.qkv_width(), 29);
-        for window in [None, Some(5), Some(QUERY_BLOCK + 3)] {
-            let expected = naive(&qkv, time, window.unwrap_or(time));
-            let cached = through_the_cache(&qkv, &[time], window);
-            for (cached, expected) in cached.iter().zip(&expected) {
-                assert!((cached - expected).abs() < 1e-5, "{window:?}: {cached} instead of {expected}");
+            for (out, expected) in out.iter().zip(&expected) {
+                assert!((out - expected).abs() < 1e-5, "{window:?}: {out} instead of {expected}");
             }
         }
     }

@@ -2,15 +2,12 @@
 //! token, cache, order or adapter gets a different answer.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
 use autoglm_domain::Adapter;
-use autoglm_engine::{Decoder, EngineError, Result, SequenceStep};
+use autoglm_engine::{Decoder, EngineError, PAGE_TOKENS, PagedCache, Result, SequenceStep};
 use parking_lot::{Condvar, Mutex};
 
 /// The token that ends an answer.
@@ -41,25 +38,19 @@ pub(crate) struct HashDecoder {
     pub(crate) vocab: usize,
     pub(crate) context: usize,
     pub(crate) seen: Seen,
-    pub(crate) caches: Arc<AtomicUsize>, // caches that live
+    pub(crate) pages: AtomicUsize, // made so far
     pub(crate) fault: Mutex<Option<Fault>>,
     pub(crate) endless: AtomicBool, // never ends an answer by itself
+    pub(crate) step_ms: AtomicU64,  // how long a step takes at least
     closed: Mutex<bool>,
     opened: Condvar,
 }
 
-#[derive(Debug)]
-pub(crate) struct HashCache {
+/// The tokens of a page, and the adapter that they went through.
+#[derive(Debug, Default)]
+pub(crate) struct HashPage {
     tokens: Vec<u32>,
-    capacity: usize,
-    adapter: Option<Option<u64>>, // set by the first step
-    alive: Arc<AtomicUsize>,
-}
-
-impl Drop for HashCache {
-    fn drop(&mut self) {
-        self.alive.fetch_sub(1, Ordering::SeqCst);
-    }
+    adapter: Option<u64>,
 }
 
 impl HashDecoder {
@@ -68,9 +59,10 @@ impl HashDecoder {
             vocab,
             context,
             seen: Seen::default(),
-            caches: Arc::default(),
+            pages: AtomicUsize::new(0),
             fault: Mutex::new(None),
             endless: AtomicBool::new(false),
+            step_ms: AtomicU64::new(0),
             closed: Mutex::new(false),
             opened: Condvar::new(),
         }
@@ -106,25 +98,41 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 33)
 }
 
+/// Writes the new tokens into the cache's pages; gives back all that it holds then.
+fn append(cache: &mut PagedCache<HashPage>, tokens: &[u32], adapter: Option<u64>) -> Vec<u32> {
+    assert!(cache.is_writable(tokens.len()), "no page to write to");
+    for (position, token) in (cache.tokens()..).zip(tokens) {
+        let page = cache.page_mut(position / PAGE_TOKENS).unwrap();
+        // What an earlier sequence has left means nothing.
+        page.tokens.truncate(position % PAGE_TOKENS);
+        page.tokens.push(*token);
+        page.adapter = adapter;
+    }
+    cache.advance(tokens.len());
+    let held = cache.pages().iter().take(cache.tokens().div_ceil(PAGE_TOKENS));
+    let all: Vec<u32> = held
+        .inspect(|page| assert_eq!(page.adapter, adapter, "a page of another adapter"))
+        .flat_map(|page| page.tokens.iter().copied())
+        .collect();
+    assert_eq!(all.len(), cache.tokens(), "a page does not hold what the cache says");
+    all
+}
+
 impl Decoder for HashDecoder {
-    type Cache = HashCache;
+    type Page = HashPage;
     type Adapter = u64;
 
-    fn new_cache(&self, capacity_tokens: usize) -> HashCache {
-        self.caches.fetch_add(1, Ordering::SeqCst);
-        HashCache {
-            tokens: Vec::new(),
-            capacity: capacity_tokens,
-            adapter: None,
-            alive: Arc::clone(&self.caches),
-        }
+    fn new_page(&self) -> HashPage {
+        self.pages.fetch_add(1, Ordering::SeqCst);
+        HashPage::default()
     }
 
-    fn step(&self, batch: &mut [SequenceStep<'_, HashCache, u64>]) -> Result<Vec<f32>> {
+    fn step(&self, batch: &mut [SequenceStep<'_, HashPage, u64>]) -> Result<Vec<f32>> {
         let mut closed = self.closed.lock();
         // A test that failed with the gate closed is to end all the same.
         let _ = self.opened.wait_while_for(&mut closed, |closed| *closed, Duration::from_secs(20));
         drop(closed);
+        std::thread::sleep(Duration::from_millis(self.step_ms.load(Ordering::SeqCst)));
         let fault = {
             let mut fault = self.fault.lock();
             if *fault == Some(Fault::NotANumberInLast) && batch.len() < 2 { None } else { fault.take() }
@@ -140,11 +148,9 @@ impl Decoder for HashDecoder {
             let adapter = part.adapter.copied();
             adapters.push(adapter);
             assert!(!part.tokens.is_empty(), "a sequence without tokens");
-            assert_eq!(*part.cache.adapter.get_or_insert(adapter), adapter, "the adapter changed midway");
-            part.cache.tokens.extend(part.tokens);
-            assert!(part.cache.tokens.len() <= part.cache.capacity, "the cache overflows");
+            let tokens = append(part.cache, part.tokens, adapter);
             if part.wants_logits {
-                logits.extend(self.row(&part.cache.tokens, adapter));
+                logits.extend(self.row(&tokens, adapter));
             }
         }
         adapters.sort_unstable();

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
 
+mod acceptance;
 mod bad_input;
 mod flow;
 mod hash_decoder;
+mod limits;
 mod mixes;
+mod tiny_model;
 
 use std::{
     sync::{Arc, LazyLock, atomic::Ordering},
@@ -17,8 +20,8 @@ use autoglm_domain::{
     Sampling, TokenLogprob, Usage, VersionNumber,
 };
 use autoglm_engine::{
-    Decoder as _, ModelConfig, Sampler, SequenceStep, ServingConfig, ServingEngine, TextCodec, TextStream,
-    Tokenizer, train_bpe,
+    Decoder as _, ModelConfig, PagedCache, Sampler, SequenceStep, ServingConfig, ServingEngine, TextCodec,
+    TextStream, Tokenizer, train_bpe,
 };
 use futures::StreamExt as _;
 
@@ -60,11 +63,8 @@ pub(crate) fn engine_with_versions(config: ServingConfig) -> Engine {
 }
 
 pub(crate) fn request(text: &str, version: u64, max_tokens: u32) -> GenerationRequest {
-    GenerationRequest {
-        input: GenerationInput::Text(text.into()),
-        sampling: Sampling { max_tokens: Some(max_tokens), ..Sampling::default() },
-        version: VersionNumber(version),
-    }
+    let sampling = Sampling { max_tokens: Some(max_tokens), ..Sampling::default() };
+    GenerationRequest::new(GenerationInput::Text(text.into()), sampling, VersionNumber(version))
 }
 
 /// Naive reference: one sequence, the whole prompt at once, one token after the other.
@@ -73,16 +73,17 @@ pub(crate) fn reference(request: &GenerationRequest) -> Generation {
 }
 
 pub(crate) fn reference_of(decoder: &HashDecoder, request: &GenerationRequest) -> Generation {
-    let GenerationRequest { input, sampling, version } = request;
+    let GenerationRequest { input, sampling, version, .. } = request;
     let prompt = CODEC.encode(input).unwrap();
     let salt = (version.0 > 0).then_some(version.0 * 10);
     let longest = sampling.max_tokens.map_or(usize::MAX, |max| max as usize).min(CONTEXT - prompt.len());
-    let mut cache = decoder.new_cache(CONTEXT);
+    let mut cache = PagedCache::default();
     let mut sampler = Sampler::new(sampling, 0, &prompt).unwrap();
     let mut stream = TextStream::new(Arc::clone(CODEC.tokenizer()), sampling.stop.clone());
     let (mut text, mut logprobs, mut tokens) = (String::new(), Vec::new(), prompt.clone());
     let mut generated = 0;
     let finish_reason = loop {
+        cache.grow(tokens.len(), || decoder.new_page());
         let step =
             SequenceStep { tokens: &tokens, cache: &mut cache, adapter: salt.as_ref(), wants_logits: true };
         let sampled = sampler.sample(&mut decoder.step(&mut [step]).unwrap()).unwrap();
@@ -151,9 +152,9 @@ pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Waits until nothing waits or runs and every cache is freed.
+/// Waits until nothing waits or runs and every page is given back.
 pub(crate) fn is_idle(engine: &Engine) {
     eventually("the engine is idle", || {
-        engine.busy().load(Ordering::SeqCst) == 0 && engine.decoder().caches.load(Ordering::SeqCst) == 0
+        engine.busy().load(Ordering::SeqCst) == 0 && engine.stats().pages_used == 0
     });
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use autoglm_domain::{
-    GenerationEvent, GenerationInput, GenerationRequest, Generator as _, Sampling, VersionNumber,
+    GenerationEvent, GenerationInput, GenerationRequest, Generator as _, Priority, Sampling, VersionNumber,
 };
 use autoglm_engine::ServingConfig;
 use futures::{StreamExt as _, future::join_all};
@@ -24,7 +24,10 @@ fn random_request(random: &mut ChaCha8Rng) -> GenerationRequest {
     const WORDS: &[&str] = &["the", " cat", " mat", "é", "👋", " 12", "\n", "x", " and", " hat"];
     let length =
         if random.random_bool(0.2) { random.random_range(20..45) } else { random.random_range(1..12) };
-    let text = (0..length).map(|_| WORDS[random.random_range(0..WORDS.len())]).collect();
+    let beginning =
+        ["", "the cat sat on the mat and in the end the cat ate the rat, "][random.random_range(0..2)];
+    let rest: String = (0..length).map(|_| WORDS[random.random_range(0..WORDS.len())]).collect();
+    let text = format!("{beginning}{rest}");
     let stops = [vec![], vec!["a".into()], vec!["\u{FFFD}q".into(), " t".into()]];
     let sampling = Sampling {
         temperature: [0.0, 0.7, 1.5][random.random_range(0..3)],
@@ -38,10 +41,10 @@ fn random_request(random: &mut ChaCha8Rng) -> GenerationRequest {
         logprobs: [None, None, Some(0), Some(3)][random.random_range(0..4)],
         ..Sampling::default()
     };
+    let version = VersionNumber(random.random_range(0..4));
     GenerationRequest {
-        input: GenerationInput::Text(text),
-        sampling,
-        version: VersionNumber(random.random_range(0..4)),
+        priority: [Priority::Live, Priority::Shadow, Priority::Background][random.random_range(0..3)],
+        ..GenerationRequest::new(GenerationInput::Text(text), sampling, version)
     }
 }
 
@@ -50,7 +53,8 @@ fn random_config(random: &mut ChaCha8Rng) -> ServingConfig {
     ServingConfig {
         max_batch,
         max_batch_tokens: max_batch + random.random_range(0..20),
-        max_cache_tokens: [100, 400, 100_000][random.random_range(0..3)],
+        max_cache_tokens: [160, 400, 100_000][random.random_range(0..3)],
+        max_prefix_tokens: [0, 100, 100_000][random.random_range(0..3)],
         event_buffer: random.random_range(1..4),
         ..ServingConfig::default()
     }

@@ -76,6 +76,7 @@ impl Generator for EchoGenerator {
             _ => {}
         }
         let cancellation = Cancellation(Arc::clone(&self.cancelled), false);
+        let limit = request.timeout.unwrap_or_default();
         let sampling = request.sampling;
         let mut words = vec!["echo".to_owned()];
         words.extend(text.split_whitespace().map(|word| format!(" {word}")));
@@ -84,6 +85,11 @@ impl Generator for EchoGenerator {
             if text == "dies midway" {
                 yield token("half an answer", None);
                 yield Err(Error::internal("secret: the engine died"));
+                return;
+            }
+            if text == "overdue" {
+                tokio::time::sleep(limit).await;
+                yield Err(Error::new(ErrorKind::TimedOut, "no answer began in time"));
                 return;
             }
             if text == "hangs" {

@@ -1,9 +1,10 @@
 //! Streams, chunk by chunk.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use autoglm_domain::{ExperienceId, SequentialIds};
-use autoglm_gateway::RecallDecision;
+use autoglm_gateway::{Config, RecallDecision};
+use axum::{body::Body, http::Request};
 use insta::assert_snapshot;
 use serde_json::json;
 
@@ -65,6 +66,36 @@ async fn an_engine_that_is_busy_or_gone_says_when_to_try_again() {
             assert_eq!(reply.status, status, "{content}");
             assert_eq!(reply.headers["retry-after"], after_s, "{content}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_request_says_how_long_it_may_take() {
+    let harness = Harness::with(Config { request_timeout_s: 30, ..Config::default() });
+    let ask = async |content: &str, timeout: &str| {
+        let body = json!({"messages": [{"role": "user", "content": content}]}).to_string();
+        let request = Request::post("/v1/chat/completions").header("x-request-timeout-ms", timeout);
+        harness.send(request.body(Body::from(body)).unwrap()).await
+    };
+    // The engine ends the answer; one that does not is not waited for.
+    for content in ["overdue", "hangs"] {
+        let late = ask(content, "40").await;
+        assert_eq!((late.status.as_u16(), &late.json()["error"]["code"]), (504, &json!("timeout")));
+        let message = late.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("the answer took longer than 0.04 s"), "{message}");
+    }
+    assert_eq!(ask("hello", "90000").await.status, 200);
+    let timeouts: Vec<_> =
+        harness.doubles.generator.requests.lock().unwrap().iter().map(|r| r.timeout.unwrap()).collect();
+    assert!(timeouts[0] <= Duration::from_millis(40) && timeouts[0] > Duration::ZERO, "{timeouts:?}");
+    // The server's own limit goes before what the client asks for.
+    assert!(timeouts[2] <= Duration::from_secs(30) && timeouts[2] > Duration::from_secs(20), "{timeouts:?}");
+    for nonsense in ["0", "soon", "-1", "1.5"] {
+        let refused = ask("hello", nonsense).await;
+        assert_eq!(
+            (refused.status.as_u16(), &refused.json()["error"]["param"]),
+            (400, &json!("x-request-timeout-ms"))
+        );
     }
 }
 

@@ -57,7 +57,7 @@ async fn a_plain_completion_with_log_probabilities_goes_its_own_way() {
     let upstream = upstream(config(&server.base));
     let sampling = Sampling { logprobs: Some(1), ..Sampling::default() };
     let input = GenerationInput::Text("hi".into());
-    let request = GenerationRequest { input, sampling, version: VersionNumber::BASE };
+    let request = GenerationRequest::new(input, sampling, VersionNumber::BASE);
     let answer = upstream.generate_all(request).await.unwrap();
     let top = vec![(" there".to_owned(), -0.25)];
     assert_eq!(answer.logprobs, [TokenLogprob { token: " there".into(), id: 0, logprob: -0.25, top }]);
@@ -142,11 +142,7 @@ async fn tokens_of_prompts_are_estimated_and_the_estimate_follows_what_is_report
     let upstream = upstream(config(&server.base));
     let long = GenerationInput::Chat(vec![ChatMessage::user("x".repeat(400))]);
     assert_eq!(upstream.count_tokens(&long), Ok(104));
-    let request = GenerationRequest {
-        input: long.clone(),
-        sampling: Sampling::default(),
-        version: VersionNumber::BASE,
-    };
+    let request = GenerationRequest::new(long.clone(), Sampling::default(), VersionNumber::BASE);
     for _ in 0..60 {
         upstream.generate_all(request.clone()).await.unwrap();
     }

@@ -40,11 +40,12 @@ pub(crate) fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Upstream {
 }
 
 pub(crate) fn chat(text: &str) -> GenerationRequest {
-    GenerationRequest {
-        input: GenerationInput::Chat(vec![ChatMessage::user(text)]),
-        sampling: Sampling { max_tokens: Some(16), ..Sampling::default() },
-        version: VersionNumber::BASE,
-    }
+    let sampling = Sampling { max_tokens: Some(16), ..Sampling::default() };
+    GenerationRequest::new(
+        GenerationInput::Chat(vec![ChatMessage::user(text)]),
+        sampling,
+        VersionNumber::BASE,
+    )
 }
 
 pub(crate) async fn ask(upstream: &Upstream) -> Result<Generation, Error> {
