@@ -133,6 +133,20 @@ pub(crate) struct LayerChange {
 }
 
 impl LayerChange {
+    /// The norms that it changes, by their names in Hugging Face's models.
+    pub(crate) fn norms(&self) -> impl Iterator<Item = (&'static str, &[f32])> {
+        [
+            ("input_layernorm", &self.input_norm),
+            ("post_attention_layernorm", &self.post_norm),
+            ("self_attn.q_norm", &self.q_norm),
+            ("self_attn.k_norm", &self.k_norm),
+            ("post_self_attn_layernorm", &self.attention_out_norm),
+            ("post_mlp_layernorm", &self.mlp_out_norm),
+        ]
+        .into_iter()
+        .filter_map(|(name, norm)| Some((name, norm.as_deref()?)))
+    }
+
     /// Takes every norm of the base that it does not have yet.
     pub(crate) fn train_norms(&mut self, base: &LayerWeights) {
         self.input_norm.get_or_insert_with(|| base.input_norm.clone());

@@ -236,19 +236,9 @@ pub(crate) fn write(model: &Model, weights: &AdapterWeights) -> Result<Adapter> 
                 rank = Some(lora.rank);
             }
         }
-        let norms = [
-            ("input_layernorm", &layer.input_norm),
-            ("post_attention_layernorm", &layer.post_norm),
-            ("self_attn.q_norm", &layer.q_norm),
-            ("self_attn.k_norm", &layer.k_norm),
-            ("post_self_attn_layernorm", &layer.attention_out_norm),
-            ("post_mlp_layernorm", &layer.mlp_out_norm),
-        ];
-        for (name, norm) in norms {
-            if let Some(norm) = norm {
-                tensors.push((format!("{prefix}.{name}.weight"), vec![norm.len()], norm));
-                saved.insert(name.rsplit('.').next().unwrap_or(name));
-            }
+        for (name, norm) in layer.norms() {
+            tensors.push((format!("{prefix}.{name}.weight"), vec![norm.len()], norm));
+            saved.insert(name.rsplit('.').next().unwrap_or(name));
         }
     }
     if let Some(embed) = &weights.embed {

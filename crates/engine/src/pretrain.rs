@@ -126,6 +126,10 @@ pub fn pretrain(options: &PretrainOptions, report: &mut dyn FnMut(PretrainProgre
     if !model.config().tie_word_embeddings {
         return Err(EngineError::Request("pretraining is for models with tied embeddings".into()));
     }
+    if model.config().attention_bias || model.config().mlp_bias {
+        // They would stay as they are and be missing in what is written.
+        return Err(EngineError::Request("pretraining is for models without biases".into()));
+    }
     let pool = training_pool(options.threads, false)?;
     let weights = AdapterWeights::everything(&model);
     let optimizer = AdamW::new(&weights, 0.95, options.weight_decay);

@@ -52,7 +52,12 @@ impl BaseWeights {
         let mut tensors = HashMap::new();
         for shard in shards(folder)? {
             let bytes = std::fs::read(&shard).map_err(|error| EngineError::file(&shard, &error))?;
-            tensors.extend(read_safetensors(&bytes, &shard.display().to_string())?);
+            for (name, tensor) in read_safetensors(&bytes, &shard.display().to_string())? {
+                if tensors.contains_key(&name) {
+                    return Err(EngineError::Weights(format!("`{name}` is in more than one shard")));
+                }
+                tensors.insert(name, tensor);
+            }
         }
         Self::from_tensors(tensors, config)
     }

@@ -264,6 +264,84 @@ fn contradictions_and_absurd_sizes_are_refused() {
     assert!(ModelConfig::from_json("{}").unwrap_err().to_string().contains("neither `architectures`"));
 }
 
+/// Every size, with every value that is none: refused by name, before anything is made of that size.
+#[test]
+fn no_size_is_zero_negative_broken_or_absurd() {
+    let keys = [
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "max_position_embeddings",
+        "sliding_window",
+    ];
+    let values = [
+        json!(0),
+        json!(-1),
+        json!(1.5),
+        json!(1e30),
+        json!(u64::MAX),
+        json!(1u64 << 40),
+        json!("8"),
+        json!(true),
+        json!([]),
+    ];
+    for base in [mistral(), glm4(), windowed_qwen2()] {
+        for key in keys {
+            for value in &values {
+                let error = refusal(base.clone(), json!({key: value}));
+                assert!(
+                    error.contains(&format!("`{key}` is {value}; it must be from 1 to ")),
+                    "{key} {value}: {error}"
+                );
+            }
+        }
+        // An even head that would be wider than any.
+        assert!(
+            refusal(base, json!({"head_dim": 4096}))
+                .contains("`head_dim` is 4096; it must be from 1 to 1024")
+        );
+    }
+    // A head's width that follows from the others is held to the same.
+    let wide = json!({"hidden_size": 131_072, "num_attention_heads": 32, "num_key_value_heads": 8});
+    assert!(refusal(llama31(), wide).contains("a head of 4096 cannot be rotated"));
+}
+
+/// Every architecture is there under its own name and no other.
+#[test]
+fn a_family_is_known_by_both_of_its_names() {
+    for family in Family::ALL {
+        let names = json!({"architectures": [family.architecture()], "model_type": family.model_type()});
+        let config = read(&with(
+            windowed_qwen2(),
+            with(
+                names,
+                json!({"use_sliding_window": null,
+            "sliding_window": null, "head_dim": 8}),
+            ),
+        ));
+        assert_eq!(config.unwrap().family, family);
+    }
+    for (architecture, model_type) in [
+        ("ChatGLMModel", "chatglm"),
+        ("MixtralForCausalLM", "mixtral"),
+        ("Qwen3MoeForCausalLM", "qwen3_moe"),
+        ("Glm4MoeForCausalLM", "glm4_moe"),
+        ("MinistralForCausalLM", "ministral"),
+        ("LlamaForSequenceClassification", "llama"),
+        ("CohereForCausalLM", "cohere"),
+    ] {
+        let error = refusal(mistral(), json!({"architectures": [architecture], "model_type": model_type}));
+        assert_eq!(error, format!("config.json: architecture `{architecture}` is not supported"));
+        let error =
+            read(&with(mistral(), json!({"architectures": [architecture], "model_type": model_type})));
+        assert!(error.unwrap_err().hint().unwrap().contains("Glm4ForCausalLM"));
+    }
+}
+
 #[test]
 fn what_is_written_reads_back() {
     let window =

@@ -64,6 +64,66 @@ fn a_header_longer_than_the_file() {
     assert!(error.starts_with("weights: DIR/model.safetensors is not whole safetensors"), "{error}");
 }
 
+/// The file with its header changed; the data behind it stays.
+fn with_header(bytes: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = edit(&bytes[8..end], change);
+    [&(header.len() as u64).to_le_bytes()[..], &header, &bytes[end..]].concat()
+}
+
+/// Shapes and offsets that lie about the data, in one file and in a shard; none of it is believed long enough to
+/// reserve memory for it.
+#[test]
+fn a_header_that_lies() {
+    const NAME: &str = "model.embed_tokens.weight";
+    let lies = [
+        json!({"dtype": "F32", "shape": [96, 33], "data_offsets": [0, 12288]}),
+        json!({"dtype": "F32", "shape": [1u64 << 40, 1u64 << 40], "data_offsets": [0, 12288]}),
+        json!({"dtype": "F32", "shape": [u64::MAX, 2], "data_offsets": [0, 12288]}),
+        json!({"dtype": "F32", "shape": [96, 32], "data_offsets": [12288, 0]}),
+        json!({"dtype": "F32", "shape": [96, 32], "data_offsets": [4, 12292]}),
+        json!({"dtype": "F32", "shape": [96, 32], "data_offsets": [u64::MAX - 12288, u64::MAX]}),
+        json!({"dtype": "F32", "shape": [96, -32], "data_offsets": [0, 12288]}),
+        json!({"dtype": "F99", "shape": [96, 32], "data_offsets": [0, 12288]}),
+        json!({"shape": [96, 32]}),
+        json!(7),
+    ];
+    for (family, file) in
+        [("llama", "model.safetensors"), ("qwen3_sharded", "model-00001-of-00003.safetensors")]
+    {
+        for lie in &lies {
+            let error =
+                changed_model(family, file, |bytes| with_header(&bytes, |header| header[NAME] = lie.clone()));
+            assert!(
+                error.starts_with(&format!("weights: DIR/{file} is not whole safetensors: ")),
+                "{lie}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn shards_that_lack_a_tensor_or_hold_one_twice() {
+    let shard = "model-00002-of-00003.safetensors";
+    let name = |bytes: &[u8]| -> String {
+        let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        let header: Value = serde_json::from_slice(&bytes[8..end]).unwrap();
+        header.as_object().unwrap().keys().find(|key| *key != "__metadata__").unwrap().clone()
+    };
+    let renamed = |new: &'static str| {
+        changed_model("qwen3_sharded", shard, |bytes| {
+            let old = name(&bytes);
+            with_header(&bytes, |header| {
+                let entry = header.as_object_mut().unwrap().remove(&old).unwrap();
+                header[new] = entry;
+            })
+        })
+    };
+    assert!(renamed("model.layers.0.self_attn.unknown.weight").ends_with("is missing"));
+    let twice = renamed("model.embed_tokens.weight");
+    assert_eq!(twice, "weights: `model.embed_tokens.weight` is in more than one shard");
+}
+
 #[test]
 fn weights_of_another_shape() {
     let error = changed_model("llama", "config.json", |bytes| {
