@@ -323,7 +323,9 @@ pub(crate) fn chosen_layers(layers: &[u32], count: usize) -> Result<Vec<bool>> {
     let mut chosen = vec![layers.is_empty(); count];
     for &layer in layers {
         let layer_chosen = chosen.get_mut(layer as usize).ok_or_else(|| {
-            EngineError::Adapter(format!("layer {layer} cannot be adapted: the model has {count}"))
+            EngineError::Adapter(format!(
+                "layer {layer} cannot be adapted: the model has {count} (counted from 0)"
+            ))
         })?;
         *layer_chosen = true;
     }

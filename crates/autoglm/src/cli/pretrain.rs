@@ -25,6 +25,15 @@ pub(super) struct PretrainArgs {
     /// How long to train, seconds; the schedule runs over this time
     #[arg(long, value_name = "N", default_value_t = PretrainOptions::default().seconds)]
     seconds: f64,
+    /// Steps to train, whatever the time; 0 leaves it to --seconds
+    #[arg(long, value_name = "N", default_value_t = PretrainOptions::default().steps)]
+    steps: u64,
+    /// Go on with the pretraining that was interrupted in --out; the other options must be the same, but for the time
+    #[arg(long)]
+    resume: bool,
+    /// Compute blocks again on the way back instead of keeping them, for less memory
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Tokens of the vocabulary
     #[arg(long, value_name = "N", default_value_t = PretrainOptions::default().vocab_size)]
     vocab_size: usize,
@@ -93,6 +102,9 @@ impl From<PretrainArgs> for PretrainOptions {
             learning_rate: args.learning_rate,
             weight_decay: args.weight_decay,
             seconds: args.seconds,
+            steps: args.steps,
+            gradient_checkpointing: args.gradient_checkpointing,
+            resume: args.resume,
             seed: args.seed,
             threads,
         }

@@ -142,6 +142,51 @@ fn losses_of_low_rank_matrices_equal_pytorch_s() {
     check("plain");
 }
 
+/// Some projections of some layers: what is written says so, as PEFT reads it, and reads back.
+#[test]
+fn a_fresh_adapter_of_a_part_is_written_as_it_is() {
+    let model = Arc::new(Model::load(&fixture("families/qwen3")).unwrap());
+    let trainer = LoraTrainer::new(Arc::clone(&model), codec(&model), 1, Courtesy::default()).unwrap();
+    let hyper = HyperParameters {
+        rank: 8,
+        alpha: 6.0,
+        use_rslora: true,
+        target_modules: vec!["v_proj".into(), "down_proj".into()],
+        layers_to_transform: vec![1],
+        learning_rate: 0.05,
+        steps: 10,
+        ..HyperParameters::default()
+    };
+    let example = TrainExample {
+        prompt: vec![ChatMessage::user(words(&[9, 21, 4]))],
+        target: words(&[40, 41]),
+        weight: 1.0,
+        frequency: 1.0,
+        objective: Objective::CrossEntropy,
+    };
+    let job = TrainJob::new(vec![example.clone()], hyper.clone(), 5);
+    let trained = trainer.train(&job, &mut |_| Control::Continue).unwrap();
+    keep("part", &trained);
+    let config: serde_json::Value = serde_json::from_slice(&trained.adapter.config).unwrap();
+    assert_eq!(config["target_modules"], json!(["down_proj", "v_proj"]));
+    assert_eq!(config["layers_to_transform"], json!([1]));
+    assert_eq!((&config["use_rslora"], &config["lora_alpha"]), (&json!(true), &json!(6.0)));
+    check_way_back(&model, &trained);
+    // A run that goes on from it keeps its form, and begins where the other ended.
+    let plain = HyperParameters { rank: 4, steps: 1, ..HyperParameters::default() };
+    let job =
+        TrainJob { parent: Some(trained.adapter.clone()), ..TrainJob::new(vec![example.clone()], plain, 5) };
+    let further = trainer.train(&job, &mut |_| Control::Continue).unwrap();
+    assert_eq!(further.adapter.config, trained.adapter.config);
+    assert!(further.metrics["loss_first"] < 0.5 * trained.metrics["loss_first"]);
+    let beyond = HyperParameters { layers_to_transform: vec![2], ..hyper };
+    let refused = trainer.train(&TrainJob::new(vec![example], beyond, 5), &mut |_| Control::Continue);
+    assert_eq!(
+        refused.unwrap_err().message,
+        "adapter: layer 2 cannot be adapted: the model has 2 (counted from 0)"
+    );
+}
+
 #[test]
 fn losses_of_preferences_equal_pytorch_s() {
     check("preference");

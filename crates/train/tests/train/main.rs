@@ -5,6 +5,7 @@
 mod budgets;
 mod doubles;
 mod plans;
+mod preferences;
 mod runs;
 mod snapshots;
 
