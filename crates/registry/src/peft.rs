@@ -35,7 +35,7 @@ const HARMLESS: &[&str] = &[
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PeftConfig {
     pub(crate) rank: u64,
-    /// `lora_alpha / r`
+    /// `lora_alpha / r`, or `lora_alpha / √r` with `use_rslora`.
     pub(crate) scale: f64,
     /// `None` where the modules are named by a pattern.
     pub(crate) target_modules: Option<Vec<String>>,
@@ -74,7 +74,9 @@ pub(crate) fn read(bytes: &[u8], limits: &ScanLimits, findings: &mut Vec<String>
     let modules_to_save = modules(&object, "modules_to_save", findings).unwrap_or_default();
     let rank = rank?;
     #[allow(clippy::cast_precision_loss, reason = "ranks are far below 2^52")]
-    let scale = alpha? / rank as f64;
+    let ranks = rank as f64;
+    let stabilised = object.get("use_rslora").is_some_and(|value| value == true);
+    let scale = alpha? / if stabilised { ranks.sqrt() } else { ranks };
     let ties_output = object.get("ensure_weight_tying").is_some_and(|value| value == true);
     Some(PeftConfig { rank, scale, target_modules, modules_to_save, ties_output })
 }
@@ -87,6 +89,7 @@ fn judge(key: &str, value: &Value) -> Option<String> {
         "peft_type" => Some(format!("`peft_type` is {value}: only \"LORA\" is understood")),
         "bias" if value == "none" || value.is_null() => None,
         "bias" => Some(format!("`bias` is {value}: only \"none\" is understood")),
+        "use_rslora" if value.is_boolean() => None,
         "init_lora_weights" => init(value),
         _ if HARMLESS.contains(&key) || is_inert(value) => None,
         _ => Some(format!("`{key}` is {}: it changes the arithmetic and is not understood", brief(value))),

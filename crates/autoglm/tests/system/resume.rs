@@ -12,6 +12,15 @@ fn settings(steps: &'static str) -> Vec<(&'static str, &'static str)> {
     others.chain([("AUTOGLM_TRAIN__HYPER__STEPS", steps)]).collect()
 }
 
+/// What is off by default, on.
+const EVERYTHING: [(&str, &str); 5] = [
+    ("AUTOGLM_TRAIN__HYPER__USE_RSLORA", "true"),
+    ("AUTOGLM_TRAIN__HYPER__LAYERS_TO_TRANSFORM", "[0, 2]"),
+    ("AUTOGLM_TRAIN__HYPER__GRADIENT_CHECKPOINTING", "true"),
+    ("AUTOGLM_TRAIN__PLAN__PREFER_CORRECTIONS", "true"),
+    ("AUTOGLM_TRAIN__PLAN__DISTILL_SHARE", "0.25"),
+];
+
 /// Waits until the run in progress has done `step` steps; its id and how far it is.
 async fn reaches(server: &Server, step: u64) -> (String, u64) {
     let begin = Instant::now();
@@ -38,7 +47,9 @@ fn run(data: &Path, id: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_goes_on_after_a_kill_and_after_a_stop() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, settings) = (folder.path().join("data"), settings("60"));
+    let data = folder.path().join("data");
+    // With everything that changes how it trains.
+    let settings = [settings("60"), EVERYTHING.to_vec()].concat();
     let server = Server::start(&data, &settings).await;
     server.teach(24).await;
     server.order("/v1/autoglm/train", serde_json::json!({"reason": "test"})).await;
@@ -60,6 +71,12 @@ async fn a_run_goes_on_after_a_kill_and_after_a_stop() {
     let ended = run(&data, &id);
     assert_eq!((&ended["state"], ended["metrics"]["steps"].as_f64()), (&"succeeded".into(), Some(60.0)));
     assert_eq!(std::fs::read_dir(data.join("checkpoint")).unwrap().count(), 0);
+    let version = read_json(&data, &["versions", "show", "v1"]);
+    let hyper = version.pointer("/version/hyper").or_else(|| version.get("hyper")).unwrap();
+    assert_eq!(
+        (&hyper["use_rslora"], &hyper["layers_to_transform"]),
+        (&true.into(), &serde_json::json!([0, 2]))
+    );
 }
 
 /// Without a checkpoint, or with one that is damaged, the run is cancelled, and its trigger still holds.

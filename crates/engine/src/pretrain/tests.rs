@@ -27,6 +27,7 @@ fn small(folder: &std::path::Path) -> PretrainOptions {
         window: 32,
         batch_tokens: 256,
         conversation_share: 0.0,
+        learning_rate: 0.2, // of which twelve steps of the warm-up see little
         steps: 12,
         threads: 2,
         ..PretrainOptions::default()
@@ -61,7 +62,7 @@ fn it_goes_on_to_the_same_weights() {
     assert_eq!(second.learner.weights, whole.learner.weights);
     let figures = |course: &Course<'_>| (course.progress.step, course.progress.tokens, course.progress.loss);
     assert_eq!(figures(&second), figures(&whole));
-    assert!(whole.progress.held_out_loss < 5.7, "it learned nothing: {}", whole.progress.held_out_loss);
+    assert!(whole.progress.held_out_loss < 5.6, "it learned nothing: {}", whole.progress.held_out_loss);
 
     let other = PretrainOptions { learning_rate: 1e-3, ..options.clone() };
     let refused = Course::new(&other, &data, &model, &pool).go_on(&state).unwrap_err();
