@@ -13,7 +13,8 @@ pub struct Config {
     /// Where an OpenAI-compatible server has its API, with the version: `http://127.0.0.1:8000/v1`. It answers in
     /// place of autoglm's engine; empty is autoglm's engine.
     pub base_url: String,
-    /// The environment variable that holds the upstream's API key; empty sends none.
+    /// The environment variable that holds the upstream's API key, of any name that does not begin with `AUTOGLM_`;
+    /// empty sends none.
     pub api_key_env: String,
     /// The model to ask for; empty is the first that the upstream lists.
     pub model: String,
@@ -102,6 +103,12 @@ impl Config {
                 return refused(key, format!("is {value}; it must be from 1 to 86400000"));
             }
         }
+        if self.api_key_env.starts_with("AUTOGLM_") {
+            return refused(
+                "api_key_env",
+                "begins with `AUTOGLM_`, as only settings do; choose another name".into(),
+            );
+        }
         if self.max_tokens_field.is_empty() {
             return refused(
                 "max_tokens_field",
@@ -168,6 +175,16 @@ mod tests {
         assert!(refusal("http://user:pass@host/v1").contains("api_key_env"));
         #[cfg(not(feature = "tls"))]
         assert!(refusal("https://host/v1").contains("--features tls"));
+    }
+
+    #[test]
+    fn the_key_is_not_kept_among_the_settings() {
+        let config = Config {
+            base_url: "http://h/v1".into(),
+            api_key_env: "AUTOGLM_UPSTREAM_KEY".into(),
+            ..Config::default()
+        };
+        assert!(config.validate().unwrap_err().to_string().contains("choose another name"));
     }
 
     #[test]

@@ -55,12 +55,10 @@ pub enum UpstreamError {
         after_s: u32,
     },
     /// It does not let us in.
-    #[error("the upstream does not let us in ({status}): {message}")]
+    #[error("the upstream does not let us in ({status})")]
     Unauthorized {
-        /// HTTP status.
+        /// HTTP status. What it says stays here: it may hold a part of the key.
         status: u16,
-        /// What it says.
-        message: String,
     },
     /// The request is at fault.
     #[error("the upstream refused the request: {message}")]
@@ -154,6 +152,18 @@ impl UpstreamError {
             Self::NoAdapters { .. } => Some("the base model answers under `base`"),
             Self::AdapterFiles { .. } => Some("`upstream.adapter_dir` names the folder"),
             _ => None,
+        }
+    }
+
+    /// In a word, for metrics.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match self {
+            Self::CircuitOpen { .. } => "not_sent",
+            Self::Unreachable(_) => "unreachable",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Busy { .. } => "busy",
+            Self::Failed { .. } | Self::BrokenOff(_) | Self::Malformed(_) => "failed",
+            _ => "refused",
         }
     }
 

@@ -67,6 +67,13 @@ struct Refusal {
     retry_after_s: Option<u64>,
 }
 
+impl Refusal {
+    /// One after which nothing is tried again.
+    fn last(error: UpstreamError) -> Self {
+        Self { error, again: false, retry_after_s: None }
+    }
+}
+
 impl Transport {
     pub(crate) fn new(config: &Config, key: Option<&str>, clock: Arc<dyn Clock>, seed: u64) -> Result<Self> {
         let base = config.base()?.as_str().trim_end_matches('/').to_owned();
@@ -117,10 +124,14 @@ impl Transport {
         self.retries.begin();
         let url = format!("{}{path}", self.base);
         for attempt in 1.. {
-            let refusal = match self.attempt(&url, body.clone(), deadline).await? {
-                Ok(opened) => return Ok(opened),
+            let refusal = match self.attempt(&url, body.clone(), deadline).await {
+                Ok(opened) => {
+                    count("answered");
+                    return Ok(opened);
+                }
                 Err(refusal) => refusal,
             };
+            count(refusal.error.outcome());
             let pause =
                 refusal.again.then(|| self.retries.pause_ms(attempt, refusal.retry_after_s)).flatten();
             let Some(pause) = pause.map(Duration::from_millis) else { return Err(refusal.error) };
@@ -133,17 +144,17 @@ impl Transport {
         Err(UpstreamError::BrokenOff("no attempt was made".into()))
     }
 
-    /// One attempt. The outer error ends the request; the inner one says whether it may be sent again.
+    /// One attempt.
     async fn attempt(
         &self,
         url: &str,
         body: Bytes,
         deadline: Deadline,
-    ) -> Result<std::result::Result<Opened, Refusal>> {
-        let permit = self.breaker.admit()?;
+    ) -> std::result::Result<Opened, Refusal> {
+        let permit = self.breaker.admit().map_err(Refusal::last)?;
         let request = self.request(self.http.post(url)).header(CONTENT_TYPE, "application/json").body(body);
         let refusal = match timeout_at(deadline.at, request.send()).await {
-            Ok(Ok(response)) if response.status().is_success() => return Ok(Ok(Opened { response, permit })),
+            Ok(Ok(response)) if response.status().is_success() => return Ok(Opened { response, permit }),
             Ok(Ok(response)) => self.refusal(response).await,
             // No byte of an answer has come: nobody has seen anything.
             Ok(Err(error)) => Refusal {
@@ -151,10 +162,10 @@ impl Transport {
                 again: true,
                 retry_after_s: None,
             },
-            Err(_) => Refusal { error: deadline.passed(), again: false, retry_after_s: None },
+            Err(_) => Refusal::last(deadline.passed()),
         };
         permit.ended_with(&refusal.error);
-        Ok(Err(refusal))
+        Err(refusal)
     }
 
     /// `GET`: a JSON answer.
@@ -216,7 +227,10 @@ impl Transport {
         let message = if message.is_empty() { reason_phrase(status) } else { message };
         let status = status.as_u16();
         let error = match status {
-            401 | 403 => UpstreamError::Unauthorized { status, message },
+            401 | 403 => {
+                tracing::warn!(status, "the upstream does not let us in");
+                UpstreamError::Unauthorized { status }
+            }
             404 | 405 => UpstreamError::NotThere { message },
             429 => UpstreamError::Busy { status, message, after_s },
             408 | 500.. => UpstreamError::Failed { status, message, after_s },
@@ -226,6 +240,11 @@ impl Transport {
         let again = matches!(status, 408 | 429 | 500 | 502 | 503 | 504);
         Refusal { error, again, retry_after_s }
     }
+}
+
+/// Counts an attempt by what came of it, up to the head of an answer.
+fn count(outcome: &'static str) {
+    metrics::counter!("autoglm_upstream_attempts_total", "outcome" => outcome).increment(1);
 }
 
 fn client(config: &Config) -> Result<reqwest::Client> {

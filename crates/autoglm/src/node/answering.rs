@@ -198,3 +198,30 @@ impl Trainer for Untrained {
         Err(Error::conflict(format!("training is off: {}", self.0)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_whose_variable_is_not_set_is_named() {
+        assert_eq!(api_key(""), Ok(None));
+        let error = api_key("NO_SUCH_KEY_OF_AN_UPSTREAM").unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+        assert!(error.message.contains("`NO_SUCH_KEY_OF_AN_UPSTREAM`"), "{error}");
+    }
+
+    #[test]
+    fn without_a_local_copy_the_base_is_known_by_its_name() {
+        let mut settings = Settings::default();
+        settings.upstream.base_url = "http://127.0.0.1:1/v1".into();
+        assert_eq!(base_model(&settings).err().unwrap().kind, ErrorKind::Unavailable);
+        settings.upstream.model = "big".into();
+        let (base, model) = base_model(&settings).unwrap();
+        assert!(model.is_none());
+        settings.upstream.base_url = "http://127.0.0.1:2/v1".into();
+        assert_eq!(base_model(&settings).unwrap().0, base, "the address is no part of the model");
+        settings.upstream.model = "other".into();
+        assert_ne!(base_model(&settings).unwrap().0, base);
+    }
+}

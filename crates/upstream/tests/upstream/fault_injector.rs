@@ -111,6 +111,11 @@ impl FaultInjector {
         self.shared.dropped.load(Ordering::SeqCst)
     }
 
+    /// Leaves out the rest of the script.
+    pub(crate) fn forget(&self) {
+        self.shared.script.lock().unwrap().clear();
+    }
+
     pub(crate) fn then(&self, faults: impl IntoIterator<Item = Fault>) {
         self.shared.script.lock().unwrap().extend(faults);
     }

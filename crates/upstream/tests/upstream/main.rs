@@ -5,6 +5,7 @@
 mod adapters;
 mod answers;
 mod broken_streams;
+mod chaos;
 mod circuit;
 mod embeddings;
 mod fault_injector;
