@@ -68,6 +68,17 @@ family!(
     glm4_yarn,
 );
 
+/// Dynamic scaling changes the frequencies of every token once a text outgrows the context, cached ones too; such
+/// texts are refused rather than computed with frequencies that no longer hold.
+#[test]
+fn dynamic_scaling_ends_at_the_context() {
+    let model = Model::load(&fixture("families/llama_dynamic")).unwrap();
+    let ids: Vec<u32> = (0..129).map(|at| at % 90).collect();
+    assert!(score(&model, None, &ids[..128]).is_ok());
+    let error = score(&model, None, &ids).unwrap_err().to_string();
+    assert!(error.contains("129 tokens; the context holds 128"), "{error}");
+}
+
 /// `rope_theta` and `rope_scaling` beside each other, as transformers 4 wrote them, mean the same model.
 #[test]
 fn a_configuration_of_transformers_4_gives_the_same_logits() {
