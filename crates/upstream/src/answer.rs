@@ -24,6 +24,8 @@ pub(crate) struct Asked {
     pub(crate) first_token: Deadline,
     /// Until when everything must have come.
     pub(crate) whole: Deadline,
+    /// Until when the request can use what comes.
+    pub(crate) own: Option<Deadline>,
     /// Longest between two tokens.
     pub(crate) between: Duration,
     /// Bytes and turns of the prompt, and what it is estimated at.
@@ -48,7 +50,7 @@ impl Asked {
     /// reader that takes its time costs the upstream nothing.
     fn due(&self, begun: bool) -> Deadline {
         let next = if begun { Deadline::after(self.between, "no next token") } else { self.first_token };
-        if self.whole.at < next.at { self.whole } else { next }
+        next.or(Some(self.whole)).or(self.own)
     }
 }
 
@@ -148,6 +150,8 @@ impl Answer {
         let due = asked.due(self.begun);
         let data = match timeout_at(due.at, self.events.next()).await {
             Ok(data) => data?,
+            // What there is of the answer is of use to a request whose own time is up.
+            Err(_) if due.is_of_request() && self.begun => return Ok(Next::End(FinishReason::Length)),
             Err(_) => return Err(due.passed()),
         };
         match data {

@@ -34,6 +34,12 @@ pub enum UpstreamError {
         /// The limit.
         seconds: u64,
     },
+    /// The request's own time is up.
+    #[error("no answer began within the {ms} ms that the request has")]
+    Overdue {
+        /// How long it had.
+        ms: u64,
+    },
     /// It has too much to do.
     #[error("the upstream is busy ({status}): {message}")]
     Busy {
@@ -125,9 +131,11 @@ impl UpstreamError {
             | Self::NoAdapters { .. }
             | Self::Adapter { .. } => ErrorKind::Invalid,
             Self::NotResident(_) => ErrorKind::NotFound,
-            Self::CircuitOpen { .. }
+            Self::Overdue { .. } => ErrorKind::TimedOut,
+            // A limit of the upstream's says that it is not well; the request, or the version, is not to blame.
+            Self::TimedOut { .. }
+            | Self::CircuitOpen { .. }
             | Self::Unreachable(_)
-            | Self::TimedOut { .. }
             | Self::Busy { .. }
             | Self::Failed { .. }
             | Self::Unauthorized { .. }
@@ -161,6 +169,7 @@ impl UpstreamError {
             Self::CircuitOpen { .. } => "not_sent",
             Self::Unreachable(_) => "unreachable",
             Self::TimedOut { .. } => "timed_out",
+            Self::Overdue { .. } => "overdue",
             Self::Busy { .. } => "busy",
             Self::Failed { .. } | Self::BrokenOff(_) | Self::Malformed(_) => "failed",
             _ => "refused",

@@ -45,17 +45,37 @@ pub(crate) struct Opened {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
-    pub(crate) seconds: u64,
-    pub(crate) what: &'static str,
+    limit: Duration,
+    /// What has not come by then; `None` where the limit is the request's own and the upstream is not to blame.
+    what: Option<&'static str>,
 }
 
 impl Deadline {
     pub(crate) fn after(limit: Duration, what: &'static str) -> Self {
-        Self { at: Instant::now() + limit, seconds: limit.as_secs(), what }
+        Self { at: Instant::now() + limit, limit, what: Some(what) }
+    }
+
+    /// The request's own limit.
+    pub(crate) fn of_request(limit: Duration) -> Self {
+        // A century is as good as for ever, and can be added to any moment.
+        Self { at: Instant::now() + limit.min(Duration::from_secs(3_155_760_000)), limit, what: None }
+    }
+
+    /// Whether the limit is the request's own.
+    pub(crate) fn is_of_request(&self) -> bool {
+        self.what.is_none()
+    }
+
+    /// The earlier of the two.
+    pub(crate) fn or(self, other: Option<Self>) -> Self {
+        other.filter(|other| other.at < self.at).unwrap_or(self)
     }
 
     pub(crate) fn passed(&self) -> UpstreamError {
-        UpstreamError::TimedOut { what: self.what, seconds: self.seconds }
+        match self.what {
+            Some(what) => UpstreamError::TimedOut { what, seconds: self.limit.as_secs() },
+            None => UpstreamError::Overdue { ms: u64::try_from(self.limit.as_millis()).unwrap_or(u64::MAX) },
+        }
     }
 }
 

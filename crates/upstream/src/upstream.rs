@@ -93,6 +93,7 @@ impl Upstream {
 
     async fn answer(&self, request: GenerationRequest) -> Result<GenerationStream> {
         let (first_token, whole) = Asked::deadlines(&self.config);
+        let own = request.timeout.map(Deadline::of_request);
         let model = self.capabilities().await?.model.clone();
         let resident = self.adapters.get(request.version)?;
         let estimated_tokens = self.estimate.count(&request.input);
@@ -104,10 +105,12 @@ impl Upstream {
         let body =
             body::body(&target, &request.input, &request.sampling, max_tokens, &self.config.max_tokens_field);
         let body = Bytes::from(body.to_string());
-        let opened = self.open(body::path(&request.input), body, resident.as_deref(), first_token).await?;
+        let opened =
+            self.open(body::path(&request.input), body, resident.as_deref(), first_token.or(own)).await?;
         let asked = Asked {
             first_token,
             whole,
+            own,
             between: self.config.between_tokens(),
             size: tokens::size(&request.input),
             estimated_tokens,

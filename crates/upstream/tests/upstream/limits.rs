@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use autoglm_domain::{ErrorKind, GenerationEvent, Generator as _};
-use autoglm_upstream::Config;
+use autoglm_domain::{ErrorKind, FinishReason, GenerationEvent, GenerationRequest, Generator as _};
+use autoglm_upstream::{CircuitState, Config};
 use futures::StreamExt as _;
 
 use crate::{
@@ -33,6 +33,27 @@ async fn headers_and_first_token_have_one_limit_together() {
     server.then([Fault::Stall(vec![b": keep-alive\n\n".to_vec(); 2000])]);
     assert_eq!(timed_out(config).await, said);
     assert_eq!(server.seen().len(), 3, "what took too long is not tried again");
+}
+
+#[tokio::test]
+async fn a_request_has_a_limit_of_its_own_for_which_the_upstream_is_not_to_blame() {
+    let mut script = vec![Fault::SlowHeaders(Duration::from_secs(20)); 5];
+    script.extend(vec![Fault::Stall(vec![]); 5]);
+    script.push(Fault::Stall(vec![word("what"), word(" there is")]));
+    let server = FaultInjector::start(script).await;
+    let upstream = upstream(config(&server.base));
+    let hurried = GenerationRequest { timeout: Some(Duration::from_millis(150)), ..chat("hi") };
+    for _ in 0..10 {
+        let error = upstream.generate_all(hurried.clone()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::TimedOut);
+        assert_eq!(error.message, "no answer began within the 150 ms that the request has");
+    }
+    assert_eq!(upstream.circuit(), CircuitState::Closed);
+    let cut = upstream.generate_all(hurried).await.unwrap();
+    assert_eq!((cut.text.as_str(), cut.finish_reason), ("what there is", FinishReason::Length));
+    assert_eq!(cut.usage.completion_tokens, 2);
+    let patient = GenerationRequest { timeout: Some(Duration::MAX), ..chat("hi") };
+    assert_eq!(upstream.generate_all(patient).await.unwrap().text, "hello world");
 }
 
 #[tokio::test]
