@@ -16,6 +16,7 @@ mod tests;
 use std::path::PathBuf;
 
 use autoglm_domain::Result;
+use autoglm_engine::WeightFormat;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use schema::plain_numbers;
@@ -46,6 +47,41 @@ pub(crate) struct EngineSettings {
     /// Longest that training stands aside for requests before it goes on with a layer, milliseconds; 0 never
     /// waits.
     pub(crate) longest_wait_ms: u64,
+    /// How the base's weights are kept in memory: `as_stored`, `f32`, `bf16` (half the memory, about twice the
+    /// speed), `q8_0` or `q4_k` (a quarter and less). As stored, blocks of a GGUF file stay blocks and floats of any width
+    /// become 32-bit.
+    pub(crate) weights: KeptWeights,
+}
+
+/// How the base's weights are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KeptWeights {
+    /// As the file has them.
+    #[default]
+    AsStored,
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// ggml's `q8_0`.
+    Q8_0,
+    /// ggml's `q4_K`.
+    #[serde(rename = "q4_k")]
+    Q4K,
+}
+
+impl KeptWeights {
+    /// The format, where one is set.
+    pub(crate) fn format(self) -> Option<WeightFormat> {
+        match self {
+            Self::AsStored => None,
+            Self::F32 => Some(WeightFormat::F32),
+            Self::Bf16 => Some(WeightFormat::Bf16),
+            Self::Q8_0 => Some(WeightFormat::Q8_0),
+            Self::Q4K => Some(WeightFormat::Q4K),
+        }
+    }
 }
 
 impl Default for EngineSettings {
@@ -54,6 +90,7 @@ impl Default for EngineSettings {
             serving: autoglm_engine::ServingConfig::default(),
             training_threads: 0,
             longest_wait_ms: autoglm_engine::Courtesy::default().longest_wait_ms,
+            weights: KeptWeights::default(),
         }
     }
 }

@@ -17,8 +17,8 @@ use divan::{Bencher, black_box, counter::BytesCount, counter::ItemsCount};
 mod kernels;
 
 use kernels::{
-    AttentionShape, CachedSequence, KvPage, Mat, MatMut, PAGE_TOKENS, Threads, attention_backward,
-    attention_forward, attention_over_pages, matmul, rms_norm, swiglu, swiglu_backward,
+    AttentionShape, CachedSequence, KvPage, Mat, MatMut, Matrix, PAGE_TOKENS, Q4Panels, Q8Panels, Threads,
+    attention_backward, attention_forward, attention_over_pages, matmul, rms_norm, swiglu, swiglu_backward,
 };
 
 #[global_allocator]
@@ -36,26 +36,74 @@ fn values(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 1000.0).collect()
 }
 
+/// The gate and up projections in every format.
+#[allow(clippy::expect_used, reason = "a benchmark may end where a test would")]
+fn matrices() -> [(&'static str, Matrix); 4] {
+    let (d_out, d_in) = (2 * WIDTH, HIDDEN);
+    let values = values(d_out * d_in);
+    // What the bytes of a block say does not matter for its time, as long as its scale is a number.
+    let stored = |bytes: usize| vec![0x11; d_out * bytes];
+    let q8 = Q8Panels::from_blocks(&stored(HIDDEN.div_ceil(32) * 34), d_out, d_in).expect("whole blocks");
+    let q4 = Q4Panels::from_blocks(&stored(HIDDEN.div_ceil(256) * 144), d_out, d_in).expect("whole blocks");
+    [
+        ("f32", Matrix::f32(&values, d_out, d_in)),
+        ("bf16", Matrix::bf16(&values, d_out, d_in)),
+        ("q8_0", Matrix::Q8(q8)),
+        ("q4_K", Matrix::Q4(q4)),
+    ]
+}
+
+/// The format of that name.
+#[allow(clippy::expect_used, reason = "a benchmark may end where a test would")]
+fn matrix(name: &str) -> Matrix {
+    let mut all = matrices().into_iter();
+    all.find_map(|(known, matrix)| (known == name).then_some(matrix)).expect("a format of the list")
+}
+
 /// Rows of a step times the gate and up projections: few rows wait for memory.
-#[divan::bench(args = [1, 2, 4, 8, 12])]
-fn matmul_of_few_rows(bencher: Bencher<'_, '_>, rows: usize) {
-    let (x, w) = (values(rows * HIDDEN), values(2 * WIDTH * HIDDEN));
-    let mut y = vec![0.0; rows * 2 * WIDTH];
-    bencher.counter(BytesCount::of_slice(&w)).bench_local(|| {
-        let product = MatMut::new(&mut y, rows, 2 * WIDTH);
-        let (x, w) = (Mat::new(&x, rows, HIDDEN), Mat::new(&w, 2 * WIDTH, HIDDEN).t());
-        matmul(product, false, 1.0, x, w, Threads::All);
+#[divan::bench(args = ["f32", "bf16", "q8_0", "q4_K"], consts = [1, 2, 4, 8, 12, 16])]
+fn product_of_few_rows<const ROWS: usize>(bencher: Bencher<'_, '_>, format: &str) {
+    let (x, matrix) = (values(ROWS * HIDDEN), matrix(format));
+    // More than any cache holds, so that the weights come from memory as they do in a model.
+    let matrices: Vec<Matrix> = (0..3).map(|_| matrix.clone()).collect();
+    let mut y = vec![0.0; ROWS * 2 * WIDTH];
+    bencher.counter(BytesCount::new(matrix.bytes() * matrices.len())).bench_local(|| {
+        for matrix in &matrices {
+            matrix.multiply(&mut y, &x, Threads::All);
+        }
     });
 }
 
-/// Rows of a training step times the gate and up projections.
-#[divan::bench(args = [64, 512])]
-fn matmul_of_many_rows(bencher: Bencher<'_, '_>, rows: usize) {
-    let (x, w) = (values(rows * HIDDEN), values(2 * WIDTH * HIDDEN));
-    let mut y = vec![0.0; rows * 2 * WIDTH];
-    bencher.counter(ItemsCount::new(rows * HIDDEN * 2 * WIDTH)).bench_local(|| {
-        let product = MatMut::new(&mut y, rows, 2 * WIDTH);
-        let (x, w) = (Mat::new(&x, rows, HIDDEN), Mat::new(&w, 2 * WIDTH, HIDDEN).t());
+/// Rows of a prompt or a training step times the gate and up projections.
+#[divan::bench(args = ["f32", "bf16", "q8_0", "q4_K"], consts = [64, 512])]
+fn product_of_many_rows<const ROWS: usize>(bencher: Bencher<'_, '_>, format: &str) {
+    let (x, matrix) = (values(ROWS * HIDDEN), matrix(format));
+    let mut y = vec![0.0; ROWS * 2 * WIDTH];
+    bencher.counter(ItemsCount::new(ROWS * HIDDEN * 2 * WIDTH)).bench_local(|| {
+        matrix.multiply(&mut y, &x, Threads::All);
+    });
+}
+
+/// The way back of a training step.
+#[divan::bench(args = ["f32", "bf16", "q8_0", "q4_K"])]
+fn product_back_of_1024_rows(bencher: Bencher<'_, '_>, format: &str) {
+    const ROWS: usize = 1024;
+    let (dy, matrix) = (values(ROWS * 2 * WIDTH), matrix(format));
+    let mut dx = vec![0.0; ROWS * HIDDEN];
+    bencher.counter(ItemsCount::new(ROWS * HIDDEN * 2 * WIDTH)).bench_local(|| {
+        matrix.multiply_back(&mut dx, &dy, Threads::All);
+    });
+}
+
+/// The same product through `gemm`, as trained weights take it.
+#[divan::bench]
+fn gemm_of_1024_rows(bencher: Bencher<'_, '_>) {
+    const ROWS: usize = 1024;
+    let (x, w) = (values(ROWS * HIDDEN), values(2 * WIDTH * HIDDEN));
+    let mut y = vec![0.0; ROWS * 2 * WIDTH];
+    bencher.counter(ItemsCount::new(ROWS * HIDDEN * 2 * WIDTH)).bench_local(|| {
+        let product = MatMut::new(&mut y, ROWS, 2 * WIDTH);
+        let (x, w) = (Mat::new(&x, ROWS, HIDDEN), Mat::new(&w, 2 * WIDTH, HIDDEN).t());
         matmul(product, false, 1.0, x, w, Threads::All);
     });
 }

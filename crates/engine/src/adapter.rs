@@ -8,7 +8,12 @@ use rand_chacha::ChaCha8Rng;
 
 use autoglm_domain::HyperParameters;
 
-use crate::{EngineError, ModelConfig, Result, kernels::Matrix, model::Model, weights::LayerWeights};
+use crate::{
+    EngineError, ModelConfig, Result,
+    kernels::{Matrix, Weights},
+    model::Model,
+    weights::{BaseWeights, LayerWeights},
+};
 
 /// A projection that can carry an adapter, by its name in Hugging Face's models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,7 +189,7 @@ impl LayerChange {
 
 /// All that a version changes in the base model.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct AdapterWeights {
+pub(crate) struct AdapterWeights {
     pub(crate) scale: f32,
     /// The numerator of `scale`, as it is written.
     pub(crate) alpha: f32,
@@ -235,7 +240,7 @@ impl AdapterWeights {
             alpha: hyper.alpha,
             stabilised: hyper.use_rslora,
             layers,
-            embed: hyper.train_embedding.then(|| base.embed.to_rows()),
+            embed: hyper.train_embedding.then(|| base.embed.matrix.to_rows()),
             norm: hyper.train_norms.then(|| base.norm.clone()),
         })
     }
@@ -249,10 +254,10 @@ impl AdapterWeights {
             .layers
             .iter()
             .map(|layer| LayerChange {
-                qkv: replaced(&layer.qkv.weight),
-                o: replaced(&layer.o.weight),
-                gate_up: replaced(&layer.gate_up.weight),
-                down: replaced(&layer.down.weight),
+                qkv: replaced(&layer.qkv.weight.matrix),
+                o: replaced(&layer.o.weight.matrix),
+                gate_up: replaced(&layer.gate_up.weight.matrix),
+                down: replaced(&layer.down.weight.matrix),
                 input_norm: Some(layer.input_norm.clone()),
                 post_norm: Some(layer.post_norm.clone()),
                 q_norm: layer.q_norm.clone(),
@@ -261,13 +266,18 @@ impl AdapterWeights {
                 mlp_out_norm: layer.mlp_out_norm.clone(),
             })
             .collect();
-        let (embed, norm) = (Some(base.embed.to_rows()), Some(base.norm.clone()));
+        let (embed, norm) = (Some(base.embed.matrix.to_rows()), Some(base.norm.clone()));
         Self { layers, embed, norm, ..Self::default() }
     }
 
     /// No change at all.
     pub(crate) fn unchanged(model: &Model) -> Self {
         Self { layers: vec![LayerChange::default(); model.config().num_layers], ..Self::default() }
+    }
+
+    /// The matrix that turns hidden states into logits: the trained embedding where `base` ties them.
+    pub(crate) fn output<'a>(&'a self, base: &'a BaseWeights) -> Weights<'a> {
+        Weights::of(base.output(), if base.lm_head.is_none() { self.embed.as_deref() } else { None })
     }
 
     /// The same tensors, all zero.
@@ -303,11 +313,6 @@ impl AdapterWeights {
         all.extend(self.embed.as_deref_mut().map(|tensor| (tensor, true)));
         all.extend(self.norm.as_deref_mut().map(|tensor| (tensor, false)));
         all
-    }
-
-    /// How many values it holds.
-    pub fn parameters(&self) -> usize {
-        self.clone().tensors_mut().iter().map(|(tensor, _)| tensor.len()).sum()
     }
 }
 

@@ -44,7 +44,7 @@ impl ModelEmbedder {
         let hidden = self.model.config().hidden_size;
         let (mut sum, mut row) = (vec![0.0; hidden], vec![0.0; hidden]);
         if !ids.is_empty() {
-            let table = &self.model.weights().embed;
+            let table = &self.model.weights().embed.matrix;
             for &id in &ids {
                 let weight = self.weights.get(id as usize).copied().unwrap_or(1.0);
                 if id as usize >= table.shape().0 {
@@ -70,7 +70,7 @@ impl ModelEmbedder {
 fn common_direction(model: &Model) -> Vec<f32> {
     let hidden = model.config().hidden_size;
     let mut mean = vec![0.0; hidden];
-    for row in model.weights().embed.to_rows().chunks_exact(hidden) {
+    for row in model.weights().embed.matrix.to_rows().chunks_exact(hidden) {
         crate::kernels::add_assign(&mut mean, row);
     }
     let rows = model.config().vocab_size as f32;

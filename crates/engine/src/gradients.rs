@@ -235,7 +235,7 @@ impl<'a> Pass<'a> {
 
     fn embed(&self, batch: &PackedBatch) -> Buffer<'a> {
         let hidden = self.model.config().hidden_size;
-        let table = Weights::of(&self.model.weights().embed, self.adapter.embed.as_deref());
+        let table = Weights::of(&self.model.weights().embed.matrix, self.adapter.embed.as_deref());
         let mut x = self.scratch.take(batch.tokens.len() * hidden);
         for (x, &token) in x.chunks_exact_mut(hidden).zip(&batch.tokens) {
             table.row(token as usize, x);
@@ -397,7 +397,7 @@ impl<'a> Pass<'a> {
     fn linear(&self, x: &[f32], base: &Linear, change: &SlotChange) -> (Buffer<'a>, Vec<Buffer<'a>>) {
         let rows = x.len() / base.d_in;
         let mut y = self.scratch.take(rows * base.d_out);
-        let weight = Weights::of(&base.weight, change.replacement.as_deref());
+        let weight = Weights::of(&base.weight.matrix, change.replacement.as_deref());
         weight.multiply(&mut y, x, base.d_in, self.threads);
         let x = Mat::new(x, rows, base.d_in);
         let mut lows = Vec::with_capacity(change.loras.len());
@@ -429,7 +429,7 @@ impl<'a> Pass<'a> {
         gradients: &mut SlotChange,
     ) -> Buffer<'a> {
         let rows = x.len() / base.d_in;
-        let weight = Weights::of(&base.weight, change.replacement.as_deref());
+        let weight = Weights::of(&base.weight.matrix, change.replacement.as_deref());
         let mut dx = self.scratch.take(x.len());
         weight.multiply_back(&mut dx, dy, base.d_in, self.threads);
         let x = Mat::new(x, rows, base.d_in);

@@ -40,7 +40,7 @@ impl<'a> Pass<'a> {
         let (hidden, vocab) = (self.model.config().hidden_size, self.model.config().vocab_size);
         let eps = self.model.config().rms_norm_eps;
         let norm = self.adapter.norm.as_deref().unwrap_or(&self.model.weights().norm);
-        let output = self.model.output(Some(self.adapter));
+        let output = self.adapter.output(self.model.weights());
         let tied = self.model.weights().lm_head.is_none();
         let (targets, mut loss) = self.weigh_pairs(x, batch);
         let mut logits = self.scratch.take(LOGIT_ROWS.min(targets.len()) * vocab);
@@ -162,7 +162,7 @@ impl<'a> Pass<'a> {
         let norm = adapter.norm.as_deref().unwrap_or(&self.model.weights().norm);
         let mut normed = self.scratch.take(rows.len());
         rms_norm(&mut normed, rows, norm, self.model.config().rms_norm_eps);
-        self.model.output(Some(adapter)).multiply(logits, &normed, hidden, self.threads);
+        adapter.output(self.model.weights()).multiply(logits, &normed, hidden, self.threads);
         normed
     }
 }

@@ -4,15 +4,17 @@
 use std::{ops::Range, path::Path};
 
 use autoglm_domain::{Adapter, ContentHash};
+use rayon::prelude::*;
 
 use crate::{
-    Decoder, EngineError, ModelConfig, PagedCache, Result, SequenceStep,
+    Decoder, EngineError, ModelConfig, PagedCache, Result, SequenceStep, WeightFormat,
     adapter::{AdapterWeights, LayerChange, Slot},
     gguf,
     kernels::{
-        AttentionShape, CachedSequence, KvPage, Mat, MatMut, PAGE_TOKENS, RotaryTable, Threads, Weights,
-        add_assign, attention_over_pages, matmul, rms_norm, rotate, swiglu,
+        AttentionShape, CachedSequence, KvPage, Matrix, PAGE_TOKENS, RotaryTable, Threads, add_assign,
+        attention_over_pages, rms_norm, rotate, swiglu,
     },
+    resident::{ResidentAdapter, ResidentLayer},
     rope::rope_frequencies,
     scratch::{Buffer, Scratch},
     weights::{BaseWeights, LayerWeights, Linear},
@@ -40,7 +42,7 @@ pub struct SequenceInput<'a> {
     /// The sequence's cache; the step appends to it.
     pub cache: &'a mut KvCache,
     /// The version's adapter; `None` is the base model.
-    pub adapter: Option<&'a AdapterWeights>,
+    pub adapter: Option<&'a ResidentAdapter>,
     /// Which logits to compute.
     pub logits: WantedLogits,
 }
@@ -59,23 +61,33 @@ pub enum WantedLogits {
 /// Rows of a step that belong to one adapter.
 struct Group<'a> {
     rows: Range<usize>,
-    adapter: Option<&'a AdapterWeights>,
+    adapter: Option<&'a ResidentAdapter>,
 }
 
 impl Group<'_> {
-    fn layer(&self, layer: usize) -> Option<&LayerChange> {
+    fn layer(&self, layer: usize) -> Option<&ResidentLayer> {
         self.adapter.and_then(|adapter| adapter.layers.get(layer))
+    }
+
+    fn norms(&self, layer: usize) -> Option<&LayerChange> {
+        self.layer(layer).map(|change| &change.norms)
     }
 }
 
 impl Model {
-    /// Reads a GGUF file, or `config.json` and the weights of a folder.
+    /// Reads a GGUF file, or `config.json` and the weights of a folder, and keeps the matrices as they are stored: blocks
+    /// of `q8_0` and `q4_K` as such, other blocks as `q8_0`, floats as `f32`.
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_as(path, None)
+    }
+
+    /// As [`Model::load`], with all matrices in `format` where one is given.
+    pub fn load_as(path: &Path, format: Option<WeightFormat>) -> Result<Self> {
         let (config, weights) = if path.is_file() {
-            gguf::load(path)?
+            gguf::load(path, format)?
         } else {
             let config = ModelConfig::load(path)?;
-            let weights = BaseWeights::load(path, &config)?;
+            let weights = BaseWeights::load(path, &config, format)?;
             (config, weights)
         };
         Self::new(config, weights)
@@ -83,7 +95,12 @@ impl Model {
 
     /// Random weights, as pretraining begins with them: to measure with, or to train from nothing.
     pub fn random(config: ModelConfig, seed: u64) -> Result<Self> {
-        let weights = BaseWeights::random(&config, seed);
+        Self::random_as(config, seed, WeightFormat::F32)
+    }
+
+    /// As [`Model::random`], with all matrices in `format`.
+    pub fn random_as(config: ModelConfig, seed: u64, format: WeightFormat) -> Result<Self> {
+        let weights = BaseWeights::random(&config, seed, format)?;
         Self::new(config, weights)
     }
 
@@ -110,6 +127,11 @@ impl Model {
 
     pub(crate) fn weights(&self) -> &BaseWeights {
         &self.weights
+    }
+
+    /// Lays out an adapter of this model as a step computes with it.
+    pub(crate) fn resident(&self, weights: AdapterWeights) -> ResidentAdapter {
+        ResidentAdapter::new(weights, self.weights.embed.matrix.format(), self.config.hidden_size)
     }
 
     pub(crate) fn attention_shape(&self) -> AttentionShape {
@@ -207,7 +229,8 @@ impl Model {
         let mut x = self.scratch.take(rows * hidden);
         let mut into = x.chunks_exact_mut(hidden);
         for &at in order {
-            let table = Weights::of(&self.weights.embed, batch[at].adapter.and_then(|a| a.embed.as_deref()));
+            let table =
+                batch[at].adapter.and_then(|a| a.embed.as_ref()).unwrap_or(&self.weights.embed.matrix);
             for (&token, row) in batch[at].tokens.iter().zip(into.by_ref()) {
                 table.row(token as usize, row);
             }
@@ -233,7 +256,7 @@ impl Model {
         let rows = x.len() / hidden;
         let mut normed = self.scratch.take(x.len());
         norm_groups(&mut normed, x, groups, eps, hidden, |group| {
-            group.layer(layer).and_then(|change| change.input_norm.as_deref()).unwrap_or(&weights.input_norm)
+            group.norms(layer).and_then(|change| change.input_norm.as_deref()).unwrap_or(&weights.input_norm)
         });
         let mut qkv = self.linear(&normed, &weights.qkv, groups, layer, Slot::Qkv);
         self.normalise_heads(weights, layer, &mut qkv, groups);
@@ -257,18 +280,18 @@ impl Model {
         );
         let branch = self.linear(&attended, &weights.o, groups, layer, Slot::O);
         self.add_branch(x, branch, weights.attention_out_norm.as_deref(), groups, |group| {
-            group.layer(layer).and_then(|change| change.attention_out_norm.as_deref())
+            group.norms(layer).and_then(|change| change.attention_out_norm.as_deref())
         });
 
         norm_groups(&mut normed, x, groups, eps, hidden, |group| {
-            group.layer(layer).and_then(|change| change.post_norm.as_deref()).unwrap_or(&weights.post_norm)
+            group.norms(layer).and_then(|change| change.post_norm.as_deref()).unwrap_or(&weights.post_norm)
         });
         let gate_up = self.linear(&normed, &weights.gate_up, groups, layer, Slot::GateUp);
         let mut activated = self.scratch.take(rows * self.config.intermediate_size);
         swiglu(&mut activated, &gate_up, self.config.intermediate_size);
         let branch = self.linear(&activated, &weights.down, groups, layer, Slot::Down);
         self.add_branch(x, branch, weights.mlp_out_norm.as_deref(), groups, |group| {
-            group.layer(layer).and_then(|change| change.mlp_out_norm.as_deref())
+            group.norms(layer).and_then(|change| change.mlp_out_norm.as_deref())
         });
     }
 
@@ -289,32 +312,30 @@ impl Model {
         add_assign(x, &normed);
     }
 
-    /// `y = x Wᵀ + b`, with each group's low-rank or whole-matrix change.
+    /// `y = x Wᵀ + b`, with each group's low-rank change.
     fn linear(&self, x: &[f32], base: &Linear, groups: &[Group<'_>], layer: usize, slot: Slot) -> Buffer<'_> {
+        /// Multiplications of the low-rank products below which groups are not shared out over threads.
+        const WORTH_A_THREAD: usize = 1 << 17;
         let rows = x.len() / base.d_in;
         let mut y = self.scratch.take(rows * base.d_out);
-        let replaced = |group: &Group<'_>| {
-            group.layer(layer).is_some_and(|change| change.slot(slot).replacement.is_some())
-        };
-        if !groups.iter().any(replaced) {
-            base.weight.multiply(&mut y, x, Threads::All);
-        }
+        base.weight.matrix.multiply(&mut y, x, Threads::All);
+        let mut changed = Vec::with_capacity(groups.len());
+        let mut rest = &mut y[..];
         for group in groups {
-            let x = &x[group.rows.start * base.d_in..group.rows.end * base.d_in];
-            let y = &mut y[group.rows.start * base.d_out..group.rows.end * base.d_out];
-            let change = group.layer(layer).map(|change| change.slot(slot));
-            if groups.iter().any(replaced) {
-                let trained = change.and_then(|change| change.replacement.as_deref());
-                Weights::of(&base.weight, trained).multiply(y, x, base.d_in, Threads::All);
+            let (y, after) = rest.split_at_mut(group.rows.len() * base.d_out);
+            rest = after;
+            if let Some(change) = group.layer(layer).map(|change| change.slot(slot)).filter(|c| !c.is_empty())
+            {
+                changed.push((change, y, &x[group.rows.start * base.d_in..group.rows.end * base.d_in]));
             }
-            let scale = group.adapter.map_or(0.0, |adapter| adapter.scale);
-            for lora in change.map_or(&[][..], |change| &change.loras) {
-                let count = group.rows.len();
-                let mut low = self.scratch.take(count * lora.rank);
-                product(&mut low, x, &lora.a, base.d_in, lora.rank);
-                let y = MatMut::strided(&mut y[lora.rows.start..], count, lora.rows.len(), base.d_out);
-                let b = Mat::new(&lora.b, lora.rows.len(), lora.rank).t();
-                matmul(y, true, scale, Mat::new(&low, count, lora.rank), b, Threads::All);
+        }
+        if changed.len() > 1 && rows * (base.d_in + base.d_out) * 16 >= WORTH_A_THREAD {
+            changed.into_par_iter().for_each(|(change, y, x)| {
+                change.add(y, base.d_out, x, &self.scratch, Threads::One);
+            });
+        } else {
+            for (change, y, x) in changed {
+                change.add(y, base.d_out, x, &self.scratch, Threads::All);
             }
         }
         if let Some(bias) = &base.bias {
@@ -328,7 +349,7 @@ impl Model {
         let (Some(q_norm), Some(k_norm)) = (&weights.q_norm, &weights.k_norm) else { return };
         let shape = self.attention_shape();
         for group in groups {
-            let change = group.layer(layer);
+            let change = group.norms(layer);
             let q_norm = change.and_then(|change| change.q_norm.as_deref()).unwrap_or(q_norm);
             let k_norm = change.and_then(|change| change.k_norm.as_deref()).unwrap_or(k_norm);
             let stride = shape.qkv_width();
@@ -359,7 +380,7 @@ impl Model {
             let output = self.output(batch[order[at]].adapter);
             let mut rows: Vec<f32> = Vec::new();
             let mut targets = Vec::new();
-            while at < order.len() && self.output(batch[order[at]].adapter).is(output) {
+            while at < order.len() && std::ptr::eq(self.output(batch[order[at]].adapter), output) {
                 let sequence = &batch[order[at]];
                 let count = wanted(sequence);
                 let end = starts[at] + sequence.tokens.len();
@@ -372,11 +393,11 @@ impl Model {
                 at += 1;
             }
             if targets.iter().enumerate().all(|(row, target)| row == *target) && targets.len() == total {
-                output.multiply(&mut logits, &rows, hidden, Threads::All);
+                output.multiply(&mut logits, &rows, Threads::All);
                 return logits;
             }
             let mut part = self.scratch.take(targets.len() * vocab);
-            output.multiply(&mut part, &rows, hidden, Threads::All);
+            output.multiply(&mut part, &rows, Threads::All);
             for (row, target) in part.chunks_exact(vocab).zip(targets) {
                 logits[target * vocab..][..vocab].copy_from_slice(row);
             }
@@ -385,9 +406,11 @@ impl Model {
     }
 
     /// The matrix that turns hidden states into logits, with the adapter's embedding where it is tied.
-    pub(crate) fn output<'a>(&'a self, adapter: Option<&'a AdapterWeights>) -> Weights<'a> {
-        let trained = adapter.and_then(|adapter| adapter.embed.as_deref());
-        Weights::of(self.weights.output(), if self.weights.lm_head.is_none() { trained } else { None })
+    fn output<'a>(&'a self, adapter: Option<&'a ResidentAdapter>) -> &'a Matrix {
+        match (&self.weights.lm_head, adapter.and_then(|adapter| adapter.embed.as_ref())) {
+            (None, Some(embed)) => embed,
+            _ => self.weights.output(),
+        }
     }
 
     /// Hidden states after the final norm, for every token of `tokens`: `[tokens, hidden]`.
@@ -443,7 +466,7 @@ fn lay_out<'a>(batch: &[SequenceInput<'a>], order: &[usize]) -> (Vec<Group<'a>>,
     (groups, starts)
 }
 
-fn same(a: Option<&AdapterWeights>, b: Option<&AdapterWeights>) -> bool {
+fn same(a: Option<&ResidentAdapter>, b: Option<&ResidentAdapter>) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => std::ptr::eq(a, b),
         (None, None) => true,
@@ -485,21 +508,15 @@ pub(crate) fn normalise_heads(
     }
 }
 
-fn product(y: &mut [f32], x: &[f32], weight: &[f32], d_in: usize, d_out: usize) {
-    let rows = x.len() / d_in;
-    let weight = Mat::new(weight, d_out, d_in).t();
-    matmul(MatMut::new(y, rows, d_out), false, 1.0, Mat::new(x, rows, d_in), weight, Threads::All);
-}
-
 impl Decoder for Model {
     type Page = KvPage;
-    type Adapter = AdapterWeights;
+    type Adapter = ResidentAdapter;
 
     fn new_page(&self) -> KvPage {
         Model::new_page(self)
     }
 
-    fn step(&self, batch: &mut [SequenceStep<'_, KvPage, AdapterWeights>]) -> Result<Vec<f32>> {
+    fn step(&self, batch: &mut [SequenceStep<'_, KvPage, ResidentAdapter>]) -> Result<Vec<f32>> {
         let mut inputs: Vec<SequenceInput<'_>> = batch
             .iter_mut()
             .map(|sequence| SequenceInput {
@@ -512,8 +529,8 @@ impl Decoder for Model {
         Model::step(self, &mut inputs)
     }
 
-    fn load_adapter(&self, adapter: &Adapter) -> Result<AdapterWeights> {
-        crate::peft::read(self, adapter)
+    fn load_adapter(&self, adapter: &Adapter) -> Result<ResidentAdapter> {
+        Ok(self.resident(crate::peft::read(self, adapter)?))
     }
 
     fn vocab_size(&self) -> usize {

@@ -172,7 +172,7 @@ pub fn pretrain(options: &PretrainOptions, report: &mut dyn FnMut(PretrainProgre
     save::save(&options.out, model.config(), &learner.weights, &vocabulary, options, &progress)?;
     state::remove(&options.out)?;
     let trained = learner.weights;
-    model = Model::new(model.config().clone(), BaseWeights::with_replacements(model.weights(), trained))?;
+    model = Model::new(model.config().clone(), BaseWeights::with_replacements(model.weights(), trained)?)?;
     tracing::info!(hash = %model.hash(), "pretrained");
     Ok(())
 }
@@ -341,8 +341,7 @@ fn fresh_model(options: &PretrainOptions, vocabulary: &vocabulary::Vocabulary) -
         eos_token_ids: vec![vocabulary.end],
         initializer_range: 0.02,
     };
-    let weights = BaseWeights::random(&config, options.seed);
-    Model::new(config, weights)
+    Model::random(config, options.seed)
 }
 
 /// Tokens to learn from.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{AdapterWeights, Model, Result, SequenceInput, WantedLogits, kernels::cross_entropy_row};
+use crate::{Model, ResidentAdapter, Result, SequenceInput, WantedLogits, kernels::cross_entropy_row};
 
 /// One token with its log-probability after those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -19,7 +19,7 @@ pub struct ScoredToken {
 /// `Request` when a token is not in the vocabulary or there are none; `PromptTooLong` over the context.
 pub fn score(
     model: &Model,
-    adapter: Option<&AdapterWeights>,
+    adapter: Option<&ResidentAdapter>,
     ids: &[u32],
 ) -> Result<(Vec<ScoredToken>, Vec<f32>)> {
     let mut cache = model.new_cache();

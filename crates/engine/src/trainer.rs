@@ -85,7 +85,7 @@ impl LoraTrainer {
         let mut weights = peft::read(&self.model, parent)?;
         let base = self.model.weights();
         if job.hyper.train_embedding && weights.embed.is_none() {
-            weights.embed = Some(base.embed.to_rows());
+            weights.embed = Some(base.embed.matrix.to_rows());
         }
         if job.hyper.train_norms && weights.norm.is_none() {
             weights.norm = Some(base.norm.clone());

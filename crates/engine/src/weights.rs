@@ -1,6 +1,8 @@
 //! Base weights: read from safetensors in Hugging Face's names, with the projections of a layer that share an
 //! input stacked into one matrix.
 
+mod stored;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -11,12 +13,17 @@ use candle_core::{DType, Device, Tensor};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{EngineError, ModelConfig, Result, adapter::AdapterWeights, kernels::Matrix};
+pub(crate) use self::stored::{LaidOut, Stored};
+use crate::{
+    EngineError, ModelConfig, Result,
+    adapter::AdapterWeights,
+    kernels::{Matrix, WeightFormat},
+};
 
 /// One linear layer `y = x Wᵀ + b`.
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
-    pub(crate) weight: Matrix,         // [d_out, d_in]
+    pub(crate) weight: LaidOut,        // [d_out, d_in]
     pub(crate) bias: Option<Vec<f32>>, // [d_out]
     pub(crate) d_in: usize,
     pub(crate) d_out: usize,
@@ -40,15 +47,15 @@ pub(crate) struct LayerWeights {
 /// All weights of a model.
 #[derive(Debug, Clone)]
 pub(crate) struct BaseWeights {
-    pub(crate) embed: Matrix, // [vocab, hidden]
+    pub(crate) embed: LaidOut, // [vocab, hidden]
     pub(crate) layers: Vec<LayerWeights>,
-    pub(crate) norm: Vec<f32>,          // [hidden]
-    pub(crate) lm_head: Option<Matrix>, // [vocab, hidden]; `None` when tied to `embed`
+    pub(crate) norm: Vec<f32>,           // [hidden]
+    pub(crate) lm_head: Option<LaidOut>, // [vocab, hidden]; `None` when tied to `embed`
 }
 
 impl BaseWeights {
     /// Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names, of `folder`.
-    pub(crate) fn load(folder: &Path, config: &ModelConfig) -> Result<Self> {
+    pub(crate) fn load(folder: &Path, config: &ModelConfig, format: Option<WeightFormat>) -> Result<Self> {
         let mut tensors = HashMap::new();
         for shard in shards(folder)? {
             let bytes = std::fs::read(&shard).map_err(|error| EngineError::file(&shard, &error))?;
@@ -56,34 +63,36 @@ impl BaseWeights {
                 if tensors.contains_key(&name) {
                     return Err(EngineError::Weights(format!("`{name}` is in more than one shard")));
                 }
-                tensors.insert(name, tensor);
+                tensors.insert(name, Stored::Floats(tensor));
             }
         }
-        Self::from_tensors(tensors, config)
+        Self::from_tensors(tensors, config, format)
     }
 
-    /// Takes the weights out of tensors under Hugging Face's names.
-    pub(crate) fn from_tensors(tensors: HashMap<String, Tensor>, config: &ModelConfig) -> Result<Self> {
-        Self::assemble(&mut Tensors(tensors), config)
+    /// Takes the weights out of tensors under Hugging Face's names, to be kept in `format`, or as they are stored.
+    pub(crate) fn from_tensors(
+        tensors: HashMap<String, Stored>,
+        config: &ModelConfig,
+        format: Option<WeightFormat>,
+    ) -> Result<Self> {
+        Self::assemble(&mut Tensors { tensors, format }, config)
     }
 
     fn assemble(tensors: &mut Tensors, config: &ModelConfig) -> Result<Self> {
         let hidden = config.hidden_size;
-        let embed = tensors.take("model.embed_tokens.weight", &[config.vocab_size, hidden])?;
-        let embed = Matrix::f32(&embed, config.vocab_size, hidden);
+        let embed = tensors.matrix("model.embed_tokens.weight", config.vocab_size, hidden)?;
         let layers = (0..config.num_layers)
             .map(|layer| LayerWeights::assemble(tensors, config, &format!("model.layers.{layer}")))
             .collect::<Result<_>>()?;
         let norm = tensors.take("model.norm.weight", &[hidden])?;
         let lm_head = if config.tie_word_embeddings {
-            tensors.0.remove("lm_head.weight");
+            tensors.tensors.remove("lm_head.weight");
             None
         } else {
-            let values = tensors.take("lm_head.weight", &[config.vocab_size, hidden])?;
-            Some(Matrix::f32(&values, config.vocab_size, hidden))
+            Some(tensors.matrix("lm_head.weight", config.vocab_size, hidden)?)
         };
-        tensors.0.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
-        if let Some(name) = tensors.0.keys().min() {
+        tensors.tensors.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
+        if let Some(name) = tensors.tensors.keys().min() {
             return Err(EngineError::Weights(format!(
                 "`{name}` has no place in a {:?} model",
                 config.family
@@ -96,15 +105,15 @@ impl BaseWeights {
     pub(crate) fn bytes(&self) -> usize {
         let layer = |layer: &LayerWeights| {
             let linears = [&layer.qkv, &layer.o, &layer.gate_up, &layer.down];
-            linears.iter().map(|linear| linear.weight.bytes()).sum::<usize>()
+            linears.iter().map(|linear| linear.weight.matrix.bytes()).sum::<usize>()
         };
-        let head = self.lm_head.as_ref().map_or(0, Matrix::bytes);
-        self.embed.bytes() + head + self.layers.iter().map(layer).sum::<usize>()
+        let head = self.lm_head.as_ref().map_or(0, |head| head.matrix.bytes());
+        self.embed.matrix.bytes() + head + self.layers.iter().map(layer).sum::<usize>()
     }
 
     /// The matrix that turns hidden states into logits: `[vocab, hidden]`.
     pub(crate) fn output(&self) -> &Matrix {
-        self.lm_head.as_ref().unwrap_or(&self.embed)
+        &self.lm_head.as_ref().unwrap_or(&self.embed).matrix
     }
 }
 
@@ -150,33 +159,47 @@ impl LayerWeights {
 }
 
 /// Tensors by name, taken out one by one.
-struct Tensors(HashMap<String, Tensor>);
+struct Tensors {
+    tensors: HashMap<String, Stored>,
+    format: Option<WeightFormat>,
+}
 
 impl Tensors {
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    fn remove(&mut self, name: &str, shape: &[usize]) -> Result<Stored> {
         let tensor =
-            self.0.remove(name).ok_or_else(|| EngineError::Weights(format!("`{name}` is missing")))?;
-        if tensor.dims() != shape {
+            self.tensors.remove(name).ok_or_else(|| EngineError::Weights(format!("`{name}` is missing")))?;
+        if tensor.shape() != shape {
             return Err(EngineError::Weights(format!(
                 "`{name}` has shape {:?} where the configuration says {shape:?}",
-                tensor.dims()
+                tensor.shape()
             )));
         }
-        to_f32(name, &tensor)
+        Ok(tensor)
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.remove(name, shape)?.values(name)
+    }
+
+    fn matrix(&mut self, name: &str, d_out: usize, d_in: usize) -> Result<LaidOut> {
+        let part = (name.to_owned(), self.remove(name, &[d_out, d_in])?);
+        LaidOut::stack(&[part], d_out, d_in, self.format)
     }
 
     /// Several projections of one input as one matrix.
     fn stack(&mut self, prefix: &str, parts: &[(&str, usize)], d_in: usize, bias: bool) -> Result<Linear> {
         let d_out = parts.iter().map(|(_, rows)| rows).sum();
-        let mut values = Vec::with_capacity(d_out * d_in);
+        let mut weights = Vec::with_capacity(parts.len());
         let mut biases = Vec::new();
         for (name, rows) in parts {
-            values.extend(self.take(&format!("{prefix}.{name}.weight"), &[*rows, d_in])?);
+            let full = format!("{prefix}.{name}.weight");
+            let part = self.remove(&full, &[*rows, d_in])?;
+            weights.push((full, part));
             if bias {
                 biases.extend(self.take(&format!("{prefix}.{name}.bias"), &[*rows])?);
             }
         }
-        let weight = Matrix::f32(&values, d_out, d_in);
+        let weight = LaidOut::stack(&weights, d_out, d_in, self.format)?;
         Ok(Linear { weight, bias: bias.then_some(biases), d_in, d_out })
     }
 }
@@ -234,21 +257,17 @@ pub(crate) fn shards(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 impl BaseWeights {
-    /// BLAKE3 of all values in a fixed order, as little-endian `f32`.
+    /// BLAKE3 of all values in a fixed order, as little-endian `f32`: as the model was read, whatever format they are
+    /// kept in, since an adapter is for the model.
     pub(crate) fn hash(&self) -> autoglm_domain::ContentHash {
-        let mut bytes: Vec<u8> = Vec::new();
-        let mut hashes: Vec<u8> = Vec::new();
-        let mut add = |values: &[f32]| {
-            bytes.clear();
-            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            hashes.extend_from_slice(&autoglm_domain::ContentHash::of(&bytes).0);
-        };
-        add(&self.embed.to_rows());
+        let hashes = std::cell::RefCell::new(self.embed.digest.0.to_vec());
+        let matrix = |laid_out: &LaidOut| hashes.borrow_mut().extend_from_slice(&laid_out.digest.0);
+        let add = |values: &[f32]| hashes.borrow_mut().extend_from_slice(&stored::digest(values).0);
         for layer in &self.layers {
             add(&layer.input_norm);
             add(&layer.post_norm);
             for linear in [&layer.qkv, &layer.o, &layer.gate_up, &layer.down] {
-                add(&linear.weight.to_rows());
+                matrix(&linear.weight);
                 add(linear.bias.as_deref().unwrap_or(&[]));
             }
             for norm in [&layer.q_norm, &layer.k_norm] {
@@ -260,15 +279,18 @@ impl BaseWeights {
             }
         }
         add(&self.norm);
-        add(&self.lm_head.as_ref().map(Matrix::to_rows).unwrap_or_default());
-        autoglm_domain::ContentHash::of(&hashes)
+        match &self.lm_head {
+            Some(head) => matrix(head),
+            None => add(&[]),
+        }
+        autoglm_domain::ContentHash::of(&hashes.into_inner())
     }
 }
 
 impl BaseWeights {
     /// Normal weights of `initializer_range`, projections back into the residual stream scaled down by
     /// `1/√(2 layers)` (Radford et al. 2019), norms 1, biases 0, embeddings tied.
-    pub(crate) fn random(config: &ModelConfig, seed: u64) -> Self {
+    pub(crate) fn random(config: &ModelConfig, seed: u64, format: WeightFormat) -> Result<Self> {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let residual = 1.0 / (2.0 * config.num_layers as f32).sqrt();
         let mut normal = |count: usize, scale: f32| -> Vec<f32> {
@@ -276,32 +298,32 @@ impl BaseWeights {
         };
         let (hidden, dim, width) = (config.hidden_size, config.head_dim, config.intermediate_size);
         let (queries, keys) = (config.num_heads * dim, config.num_kv_heads * dim);
-        let embed = Matrix::f32(&normal(config.vocab_size * hidden, 1.0), config.vocab_size, hidden);
-        let mut linear = |d_out: usize, d_in: usize, scale: f32, bias: bool| Linear {
-            weight: Matrix::f32(&normal(d_out * d_in, scale), d_out, d_in),
-            bias: bias.then(|| vec![0.0; d_out]),
-            d_in,
-            d_out,
+        let embed =
+            LaidOut::new(&normal(config.vocab_size * hidden, 1.0), config.vocab_size, hidden, format)?;
+        let mut linear = |d_out: usize, d_in: usize, scale: f32, bias: bool| {
+            let weight = LaidOut::new(&normal(d_out * d_in, scale), d_out, d_in, format)?;
+            Ok::<_, EngineError>(Linear { weight, bias: bias.then(|| vec![0.0; d_out]), d_in, d_out })
         };
-        let layers = (0..config.num_layers)
-            .map(|_| LayerWeights {
+        let mut layers = Vec::with_capacity(config.num_layers);
+        for _ in 0..config.num_layers {
+            layers.push(LayerWeights {
                 input_norm: vec![1.0; hidden],
-                qkv: linear(queries + 2 * keys, hidden, 1.0, config.attention_bias),
+                qkv: linear(queries + 2 * keys, hidden, 1.0, config.attention_bias)?,
                 q_norm: config.qk_norm.then(|| vec![1.0; dim]),
                 k_norm: config.qk_norm.then(|| vec![1.0; dim]),
-                o: linear(hidden, queries, residual, config.attention_out_bias),
+                o: linear(hidden, queries, residual, config.attention_out_bias)?,
                 attention_out_norm: config.branch_norms.then(|| vec![1.0; hidden]),
                 post_norm: vec![1.0; hidden],
-                gate_up: linear(2 * width, hidden, 1.0, config.mlp_bias),
-                down: linear(hidden, width, residual, config.mlp_bias),
+                gate_up: linear(2 * width, hidden, 1.0, config.mlp_bias)?,
+                down: linear(hidden, width, residual, config.mlp_bias)?,
                 mlp_out_norm: config.branch_norms.then(|| vec![1.0; hidden]),
-            })
-            .collect();
-        Self { embed, layers, norm: vec![1.0; hidden], lm_head: None }
+            });
+        }
+        Ok(Self { embed, layers, norm: vec![1.0; hidden], lm_head: None })
     }
 
-    /// The base with every replacement of `trained` in place.
-    pub(crate) fn with_replacements(base: &Self, trained: AdapterWeights) -> Self {
+    /// The base with every replacement of `trained` in place, as 32-bit floats.
+    pub(crate) fn with_replacements(base: &Self, trained: AdapterWeights) -> Result<Self> {
         let mut weights = base.clone();
         for (layer, change) in weights.layers.iter_mut().zip(trained.layers) {
             let slots = [
@@ -312,7 +334,7 @@ impl BaseWeights {
             ];
             for (linear, slot) in slots {
                 if let Some(values) = slot.replacement {
-                    linear.weight = Matrix::f32(&values, linear.d_out, linear.d_in);
+                    linear.weight = LaidOut::new(&values, linear.d_out, linear.d_in, WeightFormat::F32)?;
                 }
             }
             layer.input_norm = change.input_norm.unwrap_or(std::mem::take(&mut layer.input_norm));
@@ -323,11 +345,11 @@ impl BaseWeights {
             layer.mlp_out_norm = change.mlp_out_norm.or(layer.mlp_out_norm.take());
         }
         if let Some(values) = trained.embed {
-            let (vocab, hidden) = weights.embed.shape();
-            weights.embed = Matrix::f32(&values, vocab, hidden);
+            let (vocab, hidden) = weights.embed.matrix.shape();
+            weights.embed = LaidOut::new(&values, vocab, hidden, WeightFormat::F32)?;
         }
         weights.norm = trained.norm.unwrap_or(weights.norm);
-        weights
+        Ok(weights)
     }
 }
 

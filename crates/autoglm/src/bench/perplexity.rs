@@ -27,7 +27,7 @@ pub(crate) fn run(
     let content = String::from_utf8(read)
         .map_err(|error| Error::invalid(format!("`{}` is no UTF-8: {error}", text.display())))?;
     let path = starter::resolve(settings)?;
-    let model = Model::load(&path).map_err(Error::from)?;
+    let model = Model::load_as(&path, settings.engine.weights.format()).map_err(Error::from)?;
     let tokenizer = Tokenizer::of_model(&path).map_err(Error::from)?;
     let window = window.unwrap_or_else(|| model.config().max_position_embeddings.min(WINDOW));
     let stride = stride.unwrap_or(window / 2);

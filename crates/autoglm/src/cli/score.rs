@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use autoglm_domain::{Error, Result};
-use autoglm_engine::{AdapterWeights, Decoder as _, Model, ScoredToken, Tokenizer};
+use autoglm_engine::{Decoder as _, Model, ResidentAdapter, ScoredToken, Tokenizer};
 use clap::Args;
 use serde::Serialize;
 
@@ -58,7 +58,7 @@ struct Scored {
 pub(super) fn run(args: &ScoreArgs, settings: &SettingsArgs, printer: &Printer) -> Outcome {
     let settings = settings.load("warn", [model(args.model.clone())])?;
     let folder = crate::starter::resolve(&settings)?;
-    let model = Model::load(&folder).map_err(Error::from)?;
+    let model = Model::load_as(&folder, settings.engine.weights.format()).map_err(Error::from)?;
     let adapter = args.adapter.as_deref().map(|adapter| load(&model, adapter, &settings)).transpose()?;
     let tokenizer = match Tokenizer::of_model(&folder) {
         Ok(tokenizer) => Some(tokenizer),
@@ -83,7 +83,7 @@ pub(super) fn run(args: &ScoreArgs, settings: &SettingsArgs, printer: &Printer) 
     print(&Scored { model, adapter: args.adapter.clone(), tokens, logprob }, args.json, printer)
 }
 
-fn load(model: &Model, folder: &Path, settings: &crate::settings::Settings) -> Result<AdapterWeights> {
+fn load(model: &Model, folder: &Path, settings: &crate::settings::Settings) -> Result<ResidentAdapter> {
     let reading = autoglm_registry::read_folder(folder, &settings.registry.scan);
     let adapter = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(reading))?;
     Ok(model.load_adapter(&adapter)?)

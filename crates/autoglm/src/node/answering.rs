@@ -11,7 +11,7 @@ use autoglm_domain::{
     Clock, ContentHash, Control, Embedder, Error, ErrorKind, GenerationInput, IdSource, Result, TrainJob,
     TrainProgress, Trained, Trainer,
 };
-use autoglm_engine::{Courtesy, LoraTrainer, Model, ModelEmbedder, ServingEngine, TextCodec};
+use autoglm_engine::{Courtesy, LoraTrainer, Model, ModelEmbedder, ServingEngine, TextCodec, WeightFormat};
 use autoglm_upstream::{Capabilities, CountTokens, Upstream};
 
 use super::answerer::Answerer;
@@ -35,7 +35,9 @@ impl Answering {
         clock: &Arc<dyn Clock>,
         ids: &dyn IdSource,
     ) -> Result<Self> {
-        let (model, codec) = load_model(starter::resolve(settings)?, Arc::clone(clock)).await?;
+        let (model, codec) =
+            load_model(starter::resolve(settings)?, settings.engine.weights.format(), Arc::clone(clock))
+                .await?;
         let seed = ids.next_uuid().as_u64_pair().1;
         if settings.upstream.is_set() {
             return Self::with_upstream(settings, model, codec, clock, seed).await;
@@ -114,7 +116,7 @@ pub(crate) fn base_model(settings: &Settings) -> Result<(ContentHash, Option<Mod
     if settings.upstream.is_set() && !has_local_copy(settings) {
         return Ok((named_base(&model_name(settings, None)?), None));
     }
-    let model = Model::load(&starter::resolve(settings)?)?;
+    let model = Model::load_as(&starter::resolve(settings)?, settings.engine.weights.format())?;
     Ok((model.hash(), Some(model)))
 }
 
@@ -160,9 +162,13 @@ fn api_key(name: &str) -> Result<Option<String>> {
 }
 
 /// Reads a model on a thread that may block.
-async fn load_model(folder: PathBuf, clock: Arc<dyn Clock>) -> Result<(Arc<Model>, TextCodec)> {
+async fn load_model(
+    folder: PathBuf,
+    format: Option<WeightFormat>,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<Model>, TextCodec)> {
     let load = move || -> Result<(Arc<Model>, TextCodec)> {
-        let model = Model::load(&folder)?;
+        let model = Model::load_as(&folder, format)?;
         let codec = TextCodec::load(&folder, model.config(), clock)?;
         Ok((Arc::new(model), codec))
     };

@@ -303,7 +303,7 @@ fn model(change: impl FnOnce(&mut Metadata)) -> String {
     metadata.set("llama.attention.layer_norm_rms_epsilon", Value::f32(1e-5));
     change(&mut metadata);
     let bytes = file(&metadata, &[entry("token_embd.weight", TensorType::F32, &[16, 32])]);
-    super::model::read(&mut open(&bytes).unwrap()).unwrap_err().to_string()
+    super::model::read(&mut open(&bytes).unwrap(), None).unwrap_err().to_string()
 }
 
 #[test]

@@ -28,11 +28,12 @@ pub use self::{
     convert::{Conversion, convert},
     tensor_type::TensorType,
 };
-use crate::{ChatTemplate, ModelConfig, Result, Tokenizer, weights::BaseWeights};
+pub(crate) use self::{dequantize::dequantize, quantize::quantize};
+use crate::{ChatTemplate, ModelConfig, Result, Tokenizer, WeightFormat, weights::BaseWeights};
 
 /// Configuration and weights of a GGUF file.
-pub(crate) fn load(path: &Path) -> Result<(ModelConfig, BaseWeights)> {
-    model::read(&mut GgufFile::open(path)?)
+pub(crate) fn load(path: &Path, format: Option<WeightFormat>) -> Result<(ModelConfig, BaseWeights)> {
+    model::read(&mut GgufFile::open(path)?, format)
 }
 
 /// The tokenizer of a GGUF file.

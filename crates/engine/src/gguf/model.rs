@@ -8,13 +8,19 @@ use std::{
 use candle_core::{Device, Tensor};
 
 use super::{architecture, dequantize::dequantize, file::GgufFile, names};
-use crate::{Family, ModelConfig, Result, weights::BaseWeights};
+use crate::{
+    Family, ModelConfig, Result, WeightFormat,
+    weights::{BaseWeights, Stored},
+};
 
-/// Reads configuration and weights of `file`.
+/// Reads configuration and weights of `file`, to be kept in `format`, or as they are stored.
 ///
 /// # Errors
 /// `Invalid` when the file's parts do not fit together or hold what is not computed here.
-pub(crate) fn read<R: Read + Seek>(file: &mut GgufFile<R>) -> Result<(ModelConfig, BaseWeights)> {
+pub(crate) fn read<R: Read + Seek>(
+    file: &mut GgufFile<R>,
+    format: Option<WeightFormat>,
+) -> Result<(ModelConfig, BaseWeights)> {
     let config = architecture::read(file)?;
     let stored: Vec<String> =
         file.tensors().keys().filter(|name| *name != names::ROPE_FACTORS).cloned().collect();
@@ -27,10 +33,14 @@ pub(crate) fn read<R: Read + Seek>(file: &mut GgufFile<R>) -> Result<(ModelConfi
             Some(heads) => unpermute(bytes, heads, config.head_dim),
             None => bytes,
         };
-        let tensor = Tensor::from_vec(dequantize(info.kind, &bytes), info.shape, &Device::Cpu)?;
-        tensors.insert(folder, tensor);
+        let stored = if info.kind.block_len() > 1 {
+            Stored::Blocks { kind: info.kind, shape: info.shape, bytes }
+        } else {
+            Stored::Floats(Tensor::from_vec(dequantize(info.kind, &bytes), info.shape, &Device::Cpu)?)
+        };
+        tensors.insert(folder, stored);
     }
-    let weights = BaseWeights::from_tensors(tensors, &config)?;
+    let weights = BaseWeights::from_tensors(tensors, &config, format)?;
     Ok((config, weights))
 }
 

@@ -51,12 +51,13 @@ impl Panels for F32Panels {
     const ROWS: usize = ROWS;
     const STEP: usize = 1;
     const PACKED_PER_STEP: usize = 1;
+    const BYTES_PER_STEP: usize = size_of::<Line<[f32; PANEL]>>();
 
     fn shape(&self) -> (usize, usize) {
         (self.d_out, self.d_in)
     }
 
-    fn pack(&self, into: &mut [f32], x: &[f32], rows: usize, scale: f32, _: Cpu) {
+    fn pack(&self, into: &mut [f32], x: &[f32], rows: usize, scale: f32) {
         pack(into, x, rows, scale);
     }
 
@@ -85,10 +86,15 @@ impl Panels for F32Panels {
 
 /// `x` `[rows, width]` to `[width][rows]`, times `scale`.
 pub(super) fn pack(into: &mut [f32], x: &[f32], rows: usize, scale: f32) {
+    /// Columns whose packed values stay in the first cache while one row after another is written into them.
+    const COLUMNS: usize = 128;
     let width = x.len() / rows.max(1);
-    for (row, x) in x.chunks_exact(width.max(1)).enumerate() {
-        for (into, x) in into[row..].iter_mut().step_by(rows).zip(x) {
-            *into = x * scale;
+    for (at, into) in into.chunks_mut(COLUMNS * rows).enumerate() {
+        for (row, x) in x.chunks_exact(width.max(1)).enumerate() {
+            let x = &x[at * COLUMNS..][..into.len() / rows];
+            for (into, x) in into[row..].iter_mut().step_by(rows).zip(x) {
+                *into = x * scale;
+            }
         }
     }
 }

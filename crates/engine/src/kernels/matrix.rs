@@ -1,7 +1,7 @@
 //! A weight matrix in whichever format it is kept, and the products with it.
 
 use super::{
-    Cpu, F32Panels,
+    Bf16Panels, Cpu, F32Panels, Q4Panels, Q8Panels,
     matmul::{Mat, MatMut, Threads, matmul},
     panels::{Into, Panels as _, multiply, multiply_back},
 };
@@ -11,6 +11,28 @@ use super::{
 pub(crate) enum Matrix {
     /// 32-bit floats.
     F32(F32Panels),
+    /// bfloat16.
+    Bf16(Bf16Panels),
+    /// ggml's `q8_0`.
+    Q8(Q8Panels),
+    /// ggml's `q4_K`.
+    Q4(Q4Panels),
+}
+
+/// How weights are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightFormat {
+    /// 32-bit floats: exact.
+    #[default]
+    F32,
+    /// bfloat16, inputs too: half the memory, about twice the speed; what most models are published in.
+    Bf16,
+    /// ggml's `q8_0`: 8.5 bits a weight, inputs as bytes.
+    Q8_0,
+    /// ggml's `q4_K`: about 4.6 bits a weight, inputs as bytes.
+    #[serde(rename = "q4_k")]
+    Q4K,
 }
 
 /// Calls a method of whichever format `$matrix` has.
@@ -18,19 +40,45 @@ macro_rules! each_format {
     ($matrix:expr, $panels:ident => $body:expr) => {
         match $matrix {
             Matrix::F32($panels) => $body,
+            Matrix::Bf16($panels) => $body,
+            Matrix::Q8($panels) => $body,
+            Matrix::Q4($panels) => $body,
         }
     };
 }
 
 impl Matrix {
+    /// Row-major `values` in `format`, which is one of floats.
+    pub(crate) fn new(values: &[f32], d_out: usize, d_in: usize, format: WeightFormat) -> Self {
+        match format {
+            WeightFormat::F32 => Self::f32(values, d_out, d_in),
+            _ => Self::bf16(values, d_out, d_in),
+        }
+    }
+
     /// Row-major `values` as 32-bit floats.
     pub(crate) fn f32(values: &[f32], d_out: usize, d_in: usize) -> Self {
         Self::F32(F32Panels::new(values, d_out, d_in))
     }
 
+    /// Row-major `values` rounded to bfloat16.
+    pub(crate) fn bf16(values: &[f32], d_out: usize, d_in: usize) -> Self {
+        Self::Bf16(Bf16Panels::new(values, d_out, d_in))
+    }
+
     /// Rows and columns.
     pub(crate) fn shape(&self) -> (usize, usize) {
         each_format!(self, panels => panels.shape())
+    }
+
+    /// How it is kept.
+    pub(crate) fn format(&self) -> WeightFormat {
+        match self {
+            Self::F32(_) => WeightFormat::F32,
+            Self::Bf16(_) => WeightFormat::Bf16,
+            Self::Q8(_) => WeightFormat::Q8_0,
+            Self::Q4(_) => WeightFormat::Q4K,
+        }
     }
 
     /// Bytes of memory.
@@ -59,6 +107,12 @@ impl Matrix {
         each_format!(self, panels => multiply(panels, into, x, threads, Cpu::detected()));
     }
 
+    /// `y += scale · x Wᵀ`: `[rows, d_in] -> [rows, d_out]`, the rows of `y` `stride` apart.
+    pub(crate) fn add_product(&self, y: &mut [f32], stride: usize, scale: f32, x: &[f32], threads: Threads) {
+        let into = Into { y, stride, keep: true, scale };
+        each_format!(self, panels => multiply(panels, into, x, threads, Cpu::detected()));
+    }
+
     /// `dx = dy W`: `[rows, d_out] -> [rows, d_in]`.
     pub(crate) fn multiply_back(&self, dx: &mut [f32], dy: &[f32], threads: Threads) {
         each_format!(self, panels => multiply_back(panels, dx, dy, threads, Cpu::detected()));
@@ -78,15 +132,6 @@ impl<'a> Weights<'a> {
     /// `trained` where it is there.
     pub(crate) fn of(base: &'a Matrix, trained: Option<&'a [f32]>) -> Self {
         trained.map_or(Self::Base(base), Self::Trained)
-    }
-
-    /// Whether both are the same weights in memory.
-    pub(crate) fn is(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::Base(one), Self::Base(two)) => std::ptr::eq(one, two),
-            (Self::Trained(one), Self::Trained(two)) => std::ptr::eq(one, two),
-            _ => false,
-        }
     }
 
     /// `y = x Wᵀ`: `[rows, d_in] -> [rows, d_out]`.
@@ -124,6 +169,7 @@ impl<'a> Weights<'a> {
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
     use proptest::prelude::*;
 
     use super::*;
@@ -148,26 +194,117 @@ mod tests {
         Ok(())
     }
 
+    /// Rows in ggml's `q8_0`, of any bytes: scales between 2⁻⁸ and 2⁻⁶.
+    fn stored_q8(d_out: usize, d_in: usize, seed: u64) -> Vec<u8> {
+        stored(d_out * d_in.div_ceil(32), 34, &[0], seed)
+    }
+
+    /// Rows in ggml's `q4_K`.
+    fn stored_q4(d_out: usize, d_in: usize, seed: u64) -> Vec<u8> {
+        stored(d_out * d_in.div_ceil(256), 144, &[0, 2], seed)
+    }
+
+    /// Blocks of pseudo-random bytes with sensible half-precision floats at `halves`.
+    fn stored(blocks: usize, bytes: usize, halves: &[usize], seed: u64) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        let mut all: Vec<u8> = (0..blocks * bytes).map(|_| random()).collect();
+        for block in all.chunks_exact_mut(bytes) {
+            for at in halves {
+                block[at + 1] = 0x1c + random() % 8; // exponents of 2⁻⁸ to 2⁻⁶
+            }
+        }
+        all
+    }
+
+    /// Both products of `panels` against those of the values that it says it holds.
+    fn check<P: super::super::panels::Panels>(
+        panels: &P,
+        values_of: &Matrix,
+        rows: usize,
+        seed: u64,
+        relative: f64,
+    ) -> std::result::Result<(), TestCaseError>
+    where
+        P::Packed: super::super::panels::Pooled,
+    {
+        let (d_out, d_in) = panels.shape();
+        let (x, dy) = (values(rows * d_in, seed), values(rows * d_out, seed + 2));
+        let w = values_of.to_rows();
+        let turned: Vec<f32> = (0..d_in * d_out).map(|at| w[at % d_out * d_in + at / d_out]).collect();
+        let expected = naive(&x, &w, d_in);
+        // Errors of rounded inputs grow with the length of what is summed, not with the sum.
+        let largest = w.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
+        let tolerance = relative * f64::from(largest) * (d_in as f64).sqrt().max(1.0);
+        for cpu in Cpu::each() {
+            let mut y = vec![f32::NAN; rows * d_out];
+            multiply(
+                panels,
+                Into { y: &mut y, stride: d_out, keep: false, scale: 1.0 },
+                &x,
+                Threads::All,
+                cpu,
+            );
+            close(&y, &expected, tolerance)?;
+            multiply(
+                panels,
+                Into { y: &mut y, stride: d_out, keep: true, scale: 2.0 },
+                &x,
+                Threads::One,
+                cpu,
+            );
+            close(&y, &expected.iter().map(|y| 3.0 * y).collect::<Vec<_>>(), 3.0 * tolerance)?;
+            let mut dx = vec![f32::NAN; rows * d_in];
+            multiply_back(panels, &mut dx, &dy, Threads::All, cpu);
+            let tolerance = 1e-5 * f64::from(largest) * d_out as f64 + 1e-6;
+            close(&dx, &naive(&dy, &turned, d_out), tolerance)?;
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn products_of_f32_panels_equal_the_naive_ones(
             rows in 1usize..40, d_out in 1usize..100, d_in in 1usize..150, seed in 0u64..100,
         ) {
-            let (x, w, dy) = (values(rows * d_in, seed), values(d_out * d_in, seed + 1), values(rows * d_out, seed + 2));
+            let w = values(d_out * d_in, seed + 1);
             let panels = F32Panels::new(&w, d_out, d_in);
-            prop_assert_eq!(&Matrix::F32(panels.clone()).to_rows(), &w);
-            let turned: Vec<f32> = (0..d_in * d_out).map(|at| w[at % d_out * d_in + at / d_out]).collect();
-            for cpu in Cpu::each() {
-                let mut y = vec![f32::NAN; rows * d_out];
-                multiply(&panels, Into { y: &mut y, stride: d_out, keep: false, scale: 1.0 }, &x, Threads::All, cpu);
-                let expected = naive(&x, &w, d_in);
-                close(&y, &expected, 1e-4)?;
-                multiply(&panels, Into { y: &mut y, stride: d_out, keep: true, scale: 2.0 }, &x, Threads::One, cpu);
-                close(&y, &expected.iter().map(|y| 3.0 * y).collect::<Vec<_>>(), 3e-4)?;
-                let mut dx = vec![f32::NAN; rows * d_in];
-                multiply_back(&panels, &mut dx, &dy, Threads::All, cpu);
-                close(&dx, &naive(&dy, &turned, d_out), 1e-4)?;
+            let matrix = Matrix::F32(panels.clone());
+            prop_assert_eq!(&matrix.to_rows(), &w);
+            check(&panels, &matrix, rows, seed, 1e-5)?;
+        }
+
+        #[test]
+        fn products_of_bf16_panels_equal_the_naive_ones(
+            rows in 1usize..40, d_out in 1usize..100, d_in in 1usize..150, seed in 0u64..100,
+        ) {
+            let w = values(d_out * d_in, seed + 1);
+            let panels = Bf16Panels::new(&w, d_out, d_in);
+            let matrix = Matrix::Bf16(panels.clone());
+            for (kept, w) in matrix.to_rows().iter().zip(&w) {
+                prop_assert!((kept - w).abs() <= w.abs() / 256.0, "{kept} for {w}");
             }
+            // Inputs keep eight bits: they are off by up to 2⁻⁹, and on average far less.
+            check(&panels, &matrix, rows, seed, 4e-3)?;
+        }
+
+        #[test]
+        fn products_of_q8_panels_equal_the_naive_ones(
+            rows in 1usize..30, d_out in 1usize..80, d_in in 1usize..300, seed in 0u64..100,
+        ) {
+            let panels = Q8Panels::from_blocks(&stored_q8(d_out, d_in, seed), d_out, d_in).unwrap();
+            check(&panels, &Matrix::Q8(panels.clone()), rows, seed, 8e-3)?;
+        }
+
+        #[test]
+        fn products_of_q4_panels_equal_the_naive_ones(
+            rows in 1usize..30, d_out in 1usize..80, d_in in 1usize..600, seed in 0u64..100,
+        ) {
+            let panels = Q4Panels::from_blocks(&stored_q4(d_out, d_in, seed), d_out, d_in).unwrap();
+            check(&panels, &Matrix::Q4(panels.clone()), rows, seed, 8e-3)?;
         }
 
         /// Whatever shares its step, a row's result is the same to the last bit.
@@ -175,15 +312,48 @@ mod tests {
         fn a_row_does_not_depend_on_the_others(rows in 1usize..60, d_in in 1usize..3000, seed in 0u64..100) {
             let d_out = 69;
             let (x, w) = (values(rows * d_in, seed), values(d_out * d_in, seed + 1));
-            let matrix = Matrix::f32(&w, d_out, d_in);
-            let mut together = vec![f32::NAN; rows * d_out];
-            matrix.multiply(&mut together, &x, Threads::All);
-            for (x, together) in x.chunks_exact(d_in).zip(together.chunks_exact(d_out)) {
-                let mut alone = vec![f32::NAN; d_out];
-                matrix.multiply(&mut alone, x, Threads::One);
-                prop_assert_eq!(&alone, together);
+            let q8 = Q8Panels::from_blocks(&stored_q8(d_out, d_in, seed), d_out, d_in).unwrap();
+            let q4 = Q4Panels::from_blocks(&stored_q4(d_out, d_in, seed), d_out, d_in).unwrap();
+            for matrix in [Matrix::f32(&w, d_out, d_in), Matrix::bf16(&w, d_out, d_in), Matrix::Q8(q8), Matrix::Q4(q4)] {
+                let mut together = vec![f32::NAN; rows * d_out];
+                matrix.multiply(&mut together, &x, Threads::All);
+                for (x, together) in x.chunks_exact(d_in).zip(together.chunks_exact(d_out)) {
+                    let mut alone = vec![f32::NAN; d_out];
+                    matrix.multiply(&mut alone, x, Threads::One);
+                    prop_assert_eq!(&alone, together);
+                }
             }
         }
+    }
+
+    /// A super-block whose values can be worked out by hand.
+    #[test]
+    fn blocks_mean_what_ggml_means() {
+        let mut q8 = f16::from_f32(0.5).to_le_bytes().to_vec();
+        q8.extend((0..32).map(|i| (i as i8 - 16).cast_unsigned()));
+        let mut row = [0.0; 32];
+        Matrix::Q8(Q8Panels::from_blocks(&q8, 1, 32).unwrap()).row(0, &mut row);
+        assert_eq!((row[0], row[15], row[31]), (-8.0, -0.5, 7.5));
+
+        let mut q4 = f16::from_f32(0.25).to_le_bytes().to_vec();
+        q4.extend(f16::from_f32(0.5).to_le_bytes());
+        // Block 1: scale 3, minimum 2. Block 5: scale 0b10_0001 = 33, minimum 0b01_0010 = 18.
+        q4.extend([0, 3 | 0b10 << 6, 0, 0, 0, 2 | 0b01 << 6, 0, 0, 0, 0b0010_0001, 0, 0]);
+        q4.extend((0..128).map(|i| (i % 16) as u8 | 7 << 4));
+        let mut row = [0.0; 256];
+        Matrix::Q4(Q4Panels::from_blocks(&q4, 1, 256).unwrap()).row(0, &mut row);
+        assert_eq!(row[0], 0.0);
+        assert_eq!(row[32], 0.25 * 3.0 * 7.0 - 0.5 * 2.0);
+        assert_eq!(row[5 * 32 + 9], 0.25 * 33.0 * 7.0 - 0.5 * 18.0);
+    }
+
+    #[test]
+    fn blocks_that_are_too_few_or_too_many_are_refused() {
+        let stored = stored_q8(3, 64, 1);
+        assert!(Q8Panels::from_blocks(&stored, 3, 64).is_some());
+        assert!(Q8Panels::from_blocks(&stored, 3, 96).is_none());
+        assert!(Q8Panels::from_blocks(&stored[1..], 3, 64).is_none());
+        assert!(Q4Panels::from_blocks(&stored, 3, 64).is_none());
     }
 
     #[test]

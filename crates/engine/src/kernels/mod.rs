@@ -6,6 +6,8 @@
 
 mod activation;
 mod attention;
+mod bf16_panels;
+mod bytes;
 mod cpu;
 mod dispatch;
 mod dot;
@@ -15,19 +17,25 @@ mod matrix;
 mod norm;
 mod paged;
 mod panels;
+mod q4_panels;
+mod q8_panels;
 mod rope;
 mod softmax;
 
 pub(crate) use activation::{add_assign, swiglu, swiglu_backward};
 pub(crate) use attention::{AttentionShape, attention_backward, attention_forward};
+pub(crate) use bf16_panels::Bf16Panels;
 pub(crate) use cpu::Cpu;
 pub(crate) use dispatch::vectorized;
 pub(crate) use dot::dot;
 pub(crate) use f32_panels::F32Panels;
 pub(crate) use matmul::{Mat, MatMut, Threads, matmul};
+pub use matrix::WeightFormat;
 pub(crate) use matrix::{Matrix, Weights};
 pub(crate) use norm::{rms_norm, rms_norm_backward};
 pub(crate) use paged::{CachedSequence, attention_over_pages};
 pub use paged::{KvPage, PAGE_TOKENS};
+pub(crate) use q4_panels::Q4Panels;
+pub(crate) use q8_panels::Q8Panels;
 pub(crate) use rope::{RotaryTable, rotate, rotate_back};
 pub(crate) use softmax::{cross_entropy_row, distillation_row, softmax_in_place};

@@ -42,11 +42,14 @@ pub(super) trait Panels: Sync {
     /// Packed values a row and step.
     const PACKED_PER_STEP: usize;
 
+    /// Bytes of a panel a step.
+    const BYTES_PER_STEP: usize;
+
     /// Rows and columns of the whole matrix, `[d_out, d_in]`.
     fn shape(&self) -> (usize, usize);
 
     /// Packs `rows` rows of `x` `[rows, d_in]`, times `scale`: `[steps, PACKED_PER_STEP, rows]` in the kernel's order.
-    fn pack(&self, into: &mut [Self::Packed], x: &[f32], rows: usize, scale: f32, cpu: Cpu);
+    fn pack(&self, into: &mut [Self::Packed], x: &[f32], rows: usize, scale: f32);
 
     /// Adds `x · panelᵀ` over `steps` to the first `rows` rows of `tile`.
     fn kernel(
@@ -69,9 +72,11 @@ pub(super) trait Panels: Sync {
     }
 }
 
-/// Steps of a kernel between which the tile goes back to memory when there are many rows: what of a panel stays
-/// in the second cache meanwhile.
-const BLOCK_BYTES: usize = 192 << 10;
+/// Panels that are taken together when there are many rows, so that these are fetched a quarter as often.
+const GROUP: usize = 4;
+
+/// What of a panel is taken at once when there are many rows: a group of them stays in the second cache.
+const BLOCK_BYTES: usize = 64 << 10;
 
 /// Where a product goes.
 #[derive(Debug)]
@@ -105,28 +110,32 @@ where
     let width = weights.packed_width();
     P::Packed::with_buffer(rows * width, |packed| {
         let large = threads == Threads::All && rows * d_out * d_in >= WORTH_A_THREAD;
-        pack_blocks(weights, packed, x, &blocks, scale, large, cpu);
+        pack_blocks(packed, x, &blocks, d_in, width, large, |into, x, rows| {
+            weights.pack(into, x, rows, scale)
+        });
         let steps = d_in.div_ceil(P::STEP);
         let per_block = steps_per_block::<P>(blocks.len(), steps);
         let out = Out { at: y.as_mut_ptr(), stride };
         let packed: &[P::Packed] = packed;
         share(d_out.div_ceil(PANEL), rows, large, |panels| {
-            for panel in panels {
-                let columns = panel * PANEL..d_out.min((panel + 1) * PANEL);
+            for group in groups(panels) {
                 for begin in (0..steps).step_by(per_block) {
                     let end = steps.min(begin + per_block);
                     for block in &blocks {
                         let packed = &packed[block.start * width..block.end * width];
-                        let mut tile = [[0.0; PANEL]; MAX_ROWS];
-                        // SAFETY: the assertion above says that rows and columns lie within `y`, and each panel's
-                        // columns are written by one thread only.
-                        #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
-                        unsafe {
-                            if keep || begin > 0 {
-                                out.read(&mut tile, block.clone(), columns.clone());
+                        for panel in group.clone() {
+                            let place = Place { rows: block.clone(), columns: columns(panel, d_out) };
+                            let mut tile = [[0.0; PANEL]; MAX_ROWS];
+                            // SAFETY: the assertion above says that rows and columns lie within `y`, and each
+                            // panel's columns are written by one thread only.
+                            #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+                            unsafe {
+                                if keep || begin > 0 {
+                                    out.read(&mut tile, &place);
+                                }
+                                weights.kernel(&mut tile, packed, block.len(), panel, begin..end, cpu);
+                                out.write(&tile, &place);
                             }
-                            weights.kernel(&mut tile, packed, block.len(), panel, begin..end, cpu);
-                            out.write(&tile, block.clone(), columns.clone());
                         }
                     }
                 }
@@ -139,8 +148,8 @@ where
 ///
 /// The weights are turned, a block at a time, into 32-bit panels along the other side.
 pub(super) fn multiply_back<P: Panels>(weights: &P, dx: &mut [f32], dy: &[f32], threads: Threads, cpu: Cpu) {
-    /// Weight rows that are turned at once: a block of 128 KiB.
-    const TURNED: usize = 1024;
+    /// Weight rows that are turned at once: 64 KiB a panel.
+    const TURNED: usize = 512;
     let (d_out, d_in) = weights.shape();
     let rows = dy.len().checked_div(d_out).unwrap_or(0);
     if rows == 0 || d_in == 0 {
@@ -150,40 +159,36 @@ pub(super) fn multiply_back<P: Panels>(weights: &P, dx: &mut [f32], dy: &[f32], 
     let blocks = row_blocks(rows, f32_panels::ROWS);
     f32::with_buffer(rows * d_out, |packed| {
         let large = threads == Threads::All && rows * d_out * d_in >= WORTH_A_THREAD;
-        for block in &blocks {
-            let x = &dy[block.start * d_out..block.end * d_out];
-            f32_panels::pack(&mut packed[block.start * d_out..block.end * d_out], x, block.len(), 1.0);
-        }
+        pack_blocks(packed, dy, &blocks, d_out, d_out, large, |into, dy, rows| {
+            f32_panels::pack(into, dy, rows, 1.0);
+        });
         let out = Out { at: dx.as_mut_ptr(), stride: d_in };
         let packed: &[f32] = packed;
         share(d_in.div_ceil(PANEL), rows, large, |panels| {
-            let mut turned = vec![Line([0.0f32; PANEL]); TURNED.min(d_out.next_multiple_of(PANEL))];
-            for panel in panels {
-                let columns = panel * PANEL..d_in.min((panel + 1) * PANEL);
+            let height = TURNED.min(d_out.next_multiple_of(PANEL));
+            let mut turned = vec![Line([0.0f32; PANEL]); GROUP * height];
+            for group in groups(panels) {
                 for begin in (0..d_out).step_by(TURNED) {
                     let end = d_out.min(begin + TURNED);
-                    for (at, into) in turned.chunks_mut(PANEL).take((end - begin).div_ceil(PANEL)).enumerate()
-                    {
-                        let block = weights.block(begin / PANEL + at, panel);
-                        for (row, into) in into.iter_mut().enumerate() {
-                            for (column, values) in block.iter().enumerate() {
-                                into.0[column] = values[row];
-                            }
-                        }
+                    for (panel, turned) in group.clone().zip(turned.chunks_mut(height)) {
+                        turn(weights, panel, begin..end, turned);
                     }
                     for block in &blocks {
                         let rows = block.len();
                         let packed = &packed[block.start * d_out + begin * rows..][..(end - begin) * rows];
-                        let mut tile = [[0.0; PANEL]; MAX_ROWS];
-                        // SAFETY: the assertion above says that rows and columns lie within `dx`, and each panel's
-                        // columns are written by one thread only.
-                        #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
-                        unsafe {
-                            if begin > 0 {
-                                out.read(&mut tile, block.clone(), columns.clone());
+                        for (panel, turned) in group.clone().zip(turned.chunks(height)) {
+                            let place = Place { rows: block.clone(), columns: columns(panel, d_in) };
+                            let mut tile = [[0.0; PANEL]; MAX_ROWS];
+                            // SAFETY: the assertion above says that rows and columns lie within `dx`, and each
+                            // panel's columns are written by one thread only.
+                            #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+                            unsafe {
+                                if begin > 0 {
+                                    out.read(&mut tile, &place);
+                                }
+                                f32_panels::kernel(&mut tile, packed, rows, &turned[..end - begin], cpu);
+                                out.write(&tile, &place);
                             }
-                            f32_panels::kernel(&mut tile, packed, rows, &turned[..end - begin], cpu);
-                            out.write(&tile, block.clone(), columns.clone());
                         }
                     }
                 }
@@ -192,22 +197,45 @@ pub(super) fn multiply_back<P: Panels>(weights: &P, dx: &mut [f32], dy: &[f32], 
     });
 }
 
+/// The weight rows `rows`, which begin at a panel, of 32 columns: as the panel of the transposed matrix.
+fn turn<P: Panels>(weights: &P, columns: usize, rows: Range<usize>, into: &mut [Line<[f32; PANEL]>]) {
+    for (at, into) in into.chunks_mut(PANEL).take(rows.len().div_ceil(PANEL)).enumerate() {
+        let block = weights.block(rows.start / PANEL + at, columns);
+        for (row, into) in into.iter_mut().enumerate() {
+            for (into, values) in into.0.iter_mut().zip(&block) {
+                *into = values[row];
+            }
+        }
+    }
+}
+
+/// Panels that meet a block of rows one after another while that is in the first cache.
+fn groups(panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = panels.end;
+    panels.step_by(GROUP).map(move |begin| begin..end.min(begin + GROUP))
+}
+
+/// Columns of the result that a panel gives.
+fn columns(panel: usize, of: usize) -> Range<usize> {
+    panel * PANEL..of.min((panel + 1) * PANEL)
+}
+
 /// `rows` in blocks of at most `most`, as even as can be.
 fn row_blocks(rows: usize, most: usize) -> Vec<Range<usize>> {
     let count = rows.div_ceil(most);
     (0..count).map(|at| rows * at / count..rows * (at + 1) / count).collect()
 }
 
-fn pack_blocks<P: Panels>(
-    weights: &P,
-    packed: &mut [P::Packed],
+/// Packs rows of `d_in` values to rows of `width`, block by block.
+fn pack_blocks<T: Send>(
+    packed: &mut [T],
     x: &[f32],
     blocks: &[Range<usize>],
-    scale: f32,
+    d_in: usize,
+    width: usize,
     parallel: bool,
-    cpu: Cpu,
+    pack: impl Fn(&mut [T], &[f32], usize) + Sync,
 ) {
-    let (d_in, width) = (weights.shape().1, weights.packed_width());
     let mut parts = Vec::with_capacity(blocks.len());
     let mut rest = packed;
     for block in blocks {
@@ -215,8 +243,8 @@ fn pack_blocks<P: Panels>(
         parts.push((part, block));
         rest = after;
     }
-    let pack = |(into, block): (&mut [P::Packed], &Range<usize>)| {
-        weights.pack(into, &x[block.start * d_in..block.end * d_in], block.len(), scale, cpu);
+    let pack = |(into, block): (&mut [T], &Range<usize>)| {
+        pack(into, &x[block.start * d_in..block.end * d_in], block.len());
     };
     if parallel && blocks.len() > 1 {
         parts.into_par_iter().for_each(pack);
@@ -230,8 +258,7 @@ fn steps_per_block<P: Panels>(blocks: usize, steps: usize) -> usize {
     if blocks == 1 {
         return steps.max(1);
     }
-    let bytes_per_step = PANEL * P::PACKED_PER_STEP * size_of::<P::Packed>();
-    let most = (BLOCK_BYTES / bytes_per_step).max(1);
+    let most = (BLOCK_BYTES / P::BYTES_PER_STEP).max(1);
     // As even as can be, so that no block is a short rest.
     steps.div_ceil(steps.div_ceil(most)).max(1)
 }
@@ -246,6 +273,12 @@ fn share(panels: usize, rows: usize, parallel: bool, work: impl Fn(Range<usize>)
     let parts = rayon::current_num_threads() * if rows <= MAX_ROWS { 2 } else { 8 };
     let parts = parts.min(panels).max(1);
     (0..parts).into_par_iter().for_each(|at| work(panels * at / parts..panels * (at + 1) / parts));
+}
+
+/// A part of a result matrix.
+struct Place {
+    rows: Range<usize>,
+    columns: Range<usize>,
 }
 
 /// A result matrix that threads write different columns of.
@@ -266,8 +299,8 @@ unsafe impl Sync for Out {}
 impl Out {
     /// # Safety
     /// Rows and columns lie within the matrix, and no other thread writes these columns meanwhile.
-    unsafe fn read(self, tile: &mut Tile, rows: Range<usize>, columns: Range<usize>) {
-        for (tile, row) in tile.iter_mut().zip(rows) {
+    unsafe fn read(self, tile: &mut Tile, Place { rows, columns }: &Place) {
+        for (tile, row) in tile.iter_mut().zip(rows.clone()) {
             // SAFETY: the caller's promise.
             let from = unsafe {
                 std::slice::from_raw_parts(self.at.add(row * self.stride + columns.start), columns.len())
@@ -278,8 +311,8 @@ impl Out {
 
     /// # Safety
     /// Rows and columns lie within the matrix, and no other thread reads or writes these columns meanwhile.
-    unsafe fn write(self, tile: &Tile, rows: Range<usize>, columns: Range<usize>) {
-        for (tile, row) in tile.iter().zip(rows) {
+    unsafe fn write(self, tile: &Tile, Place { rows, columns }: &Place) {
+        for (tile, row) in tile.iter().zip(rows.clone()) {
             // SAFETY: the caller's promise.
             let into = unsafe {
                 std::slice::from_raw_parts_mut(self.at.add(row * self.stride + columns.start), columns.len())

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use autoglm_engine::{AdapterWeights, Decoder as _, Model, SequenceInput, WantedLogits, score};
+use autoglm_engine::{Decoder as _, Model, ResidentAdapter, SequenceInput, WantedLogits, score};
 
 use crate::{Reference, check_equal, fixture, read_adapter, training::check_run};
 
@@ -94,7 +94,7 @@ fn a_configuration_of_transformers_4_gives_the_same_logits() {
 }
 
 /// The likeliest token after another, by steps of one through the cache.
-fn greedy(model: &Model, adapter: Option<&AdapterWeights>, ids: &[u32], count: usize) -> Vec<u32> {
+fn greedy(model: &Model, adapter: Option<&ResidentAdapter>, ids: &[u32], count: usize) -> Vec<u32> {
     let mut cache = model.new_cache();
     let mut tokens = ids.to_vec();
     let mut new = 0;
@@ -109,7 +109,7 @@ fn greedy(model: &Model, adapter: Option<&AdapterWeights>, ids: &[u32], count: u
     tokens.split_off(ids.len())
 }
 
-fn check_greedy(name: &str, model: &Model, adapter: Option<&AdapterWeights>, reference: &Reference) {
+fn check_greedy(name: &str, model: &Model, adapter: Option<&ResidentAdapter>, reference: &Reference) {
     let ours = greedy(model, adapter, &reference.ids, reference.greedy.len());
     assert_eq!(ours, reference.greedy, "{name} continues otherwise");
 }

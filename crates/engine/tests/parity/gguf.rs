@@ -7,7 +7,9 @@ use std::{
 };
 
 use autoglm_domain::SystemClock;
-use autoglm_engine::{Conversion, EngineError, Model, TensorType, TextCodec, Tokenizer, convert, score};
+use autoglm_engine::{
+    Conversion, EngineError, Model, TensorType, TextCodec, Tokenizer, WeightFormat, convert, score,
+};
 
 use crate::{Reference, families::check_file, fixture};
 
@@ -62,17 +64,21 @@ fn windows_that_differ_from_block_to_block_have_no_word() {
 fn fewer_bits_cost_little_and_rows_that_fit_no_block_fall_back() {
     let folder = fixture("families/llama");
     let reference = Reference::load(&folder);
-    let distance = |file: &Path| {
-        let (_, logits) = score(&Model::load(file).unwrap(), None, &reference.ids).unwrap();
+    let distance_as = |file: &Path, format: Option<WeightFormat>| {
+        let (_, logits) = score(&Model::load_as(file, format).unwrap(), None, &reference.ids).unwrap();
         let squares = logits.iter().zip(&reference.logits).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
         (squares / reference.logits.iter().map(|b| b * b).sum::<f32>()).sqrt()
     };
+    // What the file lost, apart from what inputs lose when they become bytes too.
+    let distance = |file: &Path| distance_as(file, Some(WeightFormat::F32));
     // Rows are 32 wide, but for the 48 of `down_proj`.
     let (_keep, file, conversion) = converted(&folder, TensorType::Q8_0);
     assert_eq!(conversion.types, [("f32".into(), 5), ("bf16".into(), 2), ("q8_0".into(), 14)]);
     assert_eq!(conversion.fallbacks[0], ("blk.0.ffn_down.weight".into(), "bf16".into()));
     let q8 = distance(&file);
     assert!((1e-5..0.02).contains(&q8), "{q8}");
+    let as_stored = distance_as(&file, None);
+    assert!((q8..0.05).contains(&as_stored), "{as_stored}");
     let (_keep, file, conversion) = converted(&folder, TensorType::Q4K);
     assert_eq!(conversion.types, [("f32".into(), 5), ("bf16".into(), 2), ("q8_0".into(), 14)]);
     assert_eq!(distance(&file), q8);
