@@ -3,7 +3,9 @@
 
 use std::{ops::Range, path::Path};
 
-use autoglm_domain::{Adapter, ContentHash};
+use autoglm_domain::{Adapter, ContentHash, HyperParameters};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::{
@@ -127,6 +129,18 @@ impl Model {
 
     pub(crate) fn weights(&self) -> &BaseWeights {
         &self.weights
+    }
+
+    /// An adapter of random weights on every projection, as training would leave one: to measure with.
+    pub fn random_adapter(&self, rank: u32, seed: u64) -> Result<Adapter> {
+        let hyper =
+            HyperParameters { rank, train_embedding: false, train_norms: false, ..Default::default() };
+        let mut weights = AdapterWeights::fresh(self, &hyper, seed)?;
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        for (tensor, _) in weights.tensors_mut() {
+            tensor.iter_mut().for_each(|value| *value += random.random_range(-0.01..0.01));
+        }
+        crate::peft::write(self, &weights)
     }
 
     /// Lays out an adapter of this model as a step computes with it.

@@ -1,5 +1,5 @@
-//! The engine alone: prefill, decode and a training step on random weights of two sizes, so that it can be held
-//! against other engines on the same work.
+//! The engine alone: prefill, decode, steps of many versions, and a training step on random weights of two sizes, so
+//! that it can be held against other engines on the same work.
 //!
 //! Every figure is a median with the slowest and the fastest repetition beside it. The peak of memory is the whole
 //! process's so far: measure one mode of one size in a process where that matters.
@@ -7,11 +7,11 @@
 use std::{fmt::Write as _, sync::Arc, time::Instant};
 
 use autoglm_domain::{
-    ChatMessage, Control, HyperParameters, Result, SystemClock, TrainExample, TrainJob, Trainer as _,
+    ChatMessage, Control, Error, HyperParameters, Result, SystemClock, TrainExample, TrainJob, Trainer as _,
 };
 use autoglm_engine::{
-    ChatTemplate, Courtesy, KvCache, LoraTrainer, Model, ModelConfig, SequenceInput, TextCodec, Tokenizer,
-    WantedLogits, set_threads,
+    ChatTemplate, Courtesy, Decoder as _, KvCache, LoraTrainer, Model, ModelConfig, SequenceInput, TextCodec,
+    Tokenizer, WantedLogits, WeightFormat, set_threads,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -25,7 +25,13 @@ const PROMPT: usize = 512;
 /// Tokens in the cache when decoding begins.
 const CONTEXT: usize = 128;
 /// Sequences decoded at once.
-const DECODE_BATCHES: [usize; 2] = [1, 8];
+const DECODE_BATCHES: [usize; 3] = [1, 8, 32];
+/// Sequences of a step of several versions.
+const VERSIONS: usize = 8;
+/// Rank of the adapters of such a step.
+const RANK: u32 = 16;
+/// Rank with which an adapter of the big model takes 11 MB.
+const RANK_OF_10_MB: u32 = 5;
 /// Sequences of a training step and the tokens of each.
 const TRAIN_BATCH: [usize; 2] = [4, 256];
 const VOCABULARY: usize = 32_000;
@@ -45,8 +51,11 @@ pub(crate) enum Size {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Mode {
-    /// Prefill of 512 tokens, decoding of 1 and 8 sequences
+    /// Prefill of 512 tokens, decoding of 1, 8 and 32 sequences
     Infer,
+    /// Decoding of 8 sequences of one version, of eight, and of one with another in its shadow; an adapter made
+    /// resident beside decoding
+    Versions,
     /// LoRA steps of rank 16 on all projections, 4 sequences of 256 tokens
     Train,
 }
@@ -65,6 +74,8 @@ pub(crate) struct EngineReport {
 pub(crate) struct Figure {
     /// Shape of the model.
     pub(crate) size: Size,
+    /// How its weights are kept.
+    pub(crate) weights: WeightFormat,
     /// `prefill 512`, `decode batch 8`, …
     pub(crate) what: String,
     /// Tokens a second, median of the repetitions.
@@ -103,11 +114,12 @@ impl Spent {
 }
 
 impl Figure {
-    fn new(size: Size, what: String, tokens: usize, spent: &[Spent]) -> Self {
+    fn new(subject: Subject, what: String, tokens: usize, spent: &[Spent]) -> Self {
         let rate = |seconds: f64| if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
         let wall = || spent.iter().map(|one| one.wall_s);
         Self {
-            size,
+            size: subject.size,
+            weights: subject.weights,
             what,
             tokens_per_s: rate(median(wall())),
             slowest: rate(wall().fold(0.0, f64::max)),
@@ -120,15 +132,25 @@ impl Figure {
 }
 
 /// Measures every mode of every size on `threads` threads, `repeats` times after a warm-up.
-pub(crate) fn run(sizes: &[Size], modes: &[Mode], threads: usize, repeats: usize) -> Result<EngineReport> {
+pub(crate) fn run(
+    sizes: &[Size],
+    formats: &[WeightFormat],
+    modes: &[Mode],
+    threads: usize,
+    repeats: usize,
+) -> Result<EngineReport> {
     set_threads(threads)?;
     let mut figures = Vec::new();
     for &size in sizes {
-        let model = Arc::new(Model::random(config(size)?, SEED)?);
-        for mode in modes {
-            match mode {
-                Mode::Infer => infer(&model, size, repeats, &mut figures)?,
-                Mode::Train => figures.push(train(&model, size, threads, repeats)?),
+        for &weights in formats {
+            let subject = Subject { size, weights };
+            let model = Arc::new(Model::random_as(config(size)?, SEED, weights)?);
+            for mode in modes {
+                match mode {
+                    Mode::Infer => infer(&model, subject, repeats, &mut figures)?,
+                    Mode::Versions => versions(&model, subject, repeats, &mut figures)?,
+                    Mode::Train => figures.push(train(&model, subject, threads, repeats)?),
+                }
             }
         }
     }
@@ -155,16 +177,105 @@ fn config(size: Size) -> Result<ModelConfig> {
     Ok(ModelConfig::from_json(&config.to_string())?)
 }
 
-fn infer(model: &Model, size: Size, repeats: usize, figures: &mut Vec<Figure>) -> Result<()> {
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+struct Subject {
+    size: Size,
+    weights: WeightFormat,
+}
+
+fn infer(model: &Model, subject: Subject, repeats: usize, figures: &mut Vec<Figure>) -> Result<()> {
     let prompt = vec![0; PROMPT];
     let spent = repeat(1, repeats, || feed(model, std::slice::from_mut(&mut model.new_cache()), &prompt))?;
-    figures.push(Figure::new(size, format!("prefill {PROMPT}"), PROMPT, &spent));
+    figures.push(Figure::new(subject, format!("prefill {PROMPT}"), PROMPT, &spent));
     for batch in DECODE_BATCHES {
         let mut caches: Vec<KvCache> = (0..batch).map(|_| model.new_cache()).collect();
         feed(model, &mut caches, &prompt[..CONTEXT])?;
         let spent = repeat(2, 6 * repeats, || feed(model, &mut caches, &[0]))?;
-        figures.push(Figure::new(size, format!("decode batch {batch}"), batch, &spent));
+        figures.push(Figure::new(subject, format!("decode batch {batch}"), batch, &spent));
     }
+    Ok(())
+}
+
+/// Steps of several versions, each kind in turn with the others so that a change of the machine meets all; then how long
+/// an adapter takes to become resident, and how much longer a step takes meanwhile.
+fn versions(model: &Model, subject: Subject, repeats: usize, figures: &mut Vec<Figure>) -> Result<()> {
+    let adapters = (0..VERSIONS as u64)
+        .map(|seed| Ok(model.load_adapter(&model.random_adapter(RANK, seed)?)?))
+        .collect::<Result<Vec<_>>>()?;
+    let kinds: [(&str, Vec<usize>); 3] = [
+        ("decode batch 8, one adapter", vec![0; VERSIONS]),
+        ("decode batch 8, eight adapters", (0..VERSIONS).collect()),
+        ("decode batch 8, each with a shadow", (0..2 * VERSIONS).map(|at| at / VERSIONS).collect()),
+    ];
+    let prompt = vec![0; CONTEXT];
+    let mut caches: Vec<Vec<KvCache>> =
+        kinds.iter().map(|(_, versions)| versions.iter().map(|_| model.new_cache()).collect()).collect();
+    let step = |caches: &mut [KvCache], versions: &[usize], tokens: &[u32]| -> Result<()> {
+        let sequences = caches.iter_mut().zip(versions);
+        let mut batch: Vec<_> = sequences
+            .map(|(cache, version)| SequenceInput {
+                tokens,
+                cache,
+                adapter: Some(&adapters[*version]),
+                logits: WantedLogits::Last,
+            })
+            .collect();
+        std::hint::black_box(model.step(&mut batch)?);
+        Ok(())
+    };
+    let mut spent: [Vec<Spent>; 3] = Default::default();
+    for ((_, versions), caches) in kinds.iter().zip(&mut caches) {
+        step(caches, versions, &prompt)?;
+    }
+    let begin = Instant::now();
+    for at in 0..2 + 6 * repeats {
+        for (((_, versions), caches), spent) in kinds.iter().zip(&mut caches).zip(&mut spent) {
+            let before = Spent::now(begin);
+            step(caches, versions, &[0])?;
+            if at >= 2 {
+                spent.push(Spent::now(begin).since(before));
+            }
+        }
+    }
+    for ((what, _), spent) in kinds.iter().zip(&spent) {
+        figures.push(Figure::new(subject, (*what).to_owned(), VERSIONS, spent));
+    }
+    residency(model, subject, repeats, figures)
+}
+
+/// An adapter made resident while another thread decodes.
+fn residency(model: &Model, subject: Subject, repeats: usize, figures: &mut Vec<Figure>) -> Result<()> {
+    let adapter = model.random_adapter(RANK_OF_10_MB, SEED)?;
+    let mut cache = [model.new_cache()];
+    feed(model, &mut cache, &vec![0; CONTEXT])?;
+    let mut decode = || -> Result<f64> {
+        let begin = Instant::now();
+        feed(model, &mut cache, &[0])?;
+        Ok(begin.elapsed().as_secs_f64())
+    };
+    let alone = (0..6 * repeats).map(|_| decode()).collect::<Result<Vec<f64>>>()?;
+    let (mut loads, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..6 * repeats {
+        let load = std::thread::scope(|scope| -> Result<Spent> {
+            let thread = scope.spawn(|| -> Result<Spent> {
+                let begin = Instant::now();
+                std::hint::black_box(model.load_adapter(&adapter)?);
+                Ok(Spent { wall_s: begin.elapsed().as_secs_f64(), cpu_s: 0.0 })
+            });
+            beside.push(decode()?);
+            thread.join().map_err(|_| Error::internal("loading an adapter panicked"))?
+        })?;
+        loads.push(load);
+    }
+    let mb = adapter.weights.len() as f64 / 1e6;
+    figures.push(Figure::new(subject, format!("adapters of {mb:.0} MB made resident, a second"), 1, &loads));
+    let step = |what: &str, steps: Vec<f64>| {
+        let spent: Vec<Spent> = steps.into_iter().map(|wall_s| Spent { wall_s, cpu_s: 0.0 }).collect();
+        Figure::new(subject, what.to_owned(), 1, &spent)
+    };
+    figures.push(step("decode batch 1, before", alone));
+    figures.push(step("decode batch 1, while one is made resident", beside));
     Ok(())
 }
 
@@ -191,7 +302,7 @@ fn repeat(warm_up: usize, repeats: usize, mut run: impl FnMut() -> Result<()>) -
     Ok(spent)
 }
 
-fn train(model: &Arc<Model>, size: Size, threads: usize, repeats: usize) -> Result<Figure> {
+fn train(model: &Arc<Model>, subject: Subject, threads: usize, repeats: usize) -> Result<Figure> {
     let [batch, length] = TRAIN_BATCH;
     let trainer = LoraTrainer::new(Arc::clone(model), codec(model.config())?, threads, Courtesy::default())?;
     // A sequence of 256 inputs and as many targets: one prompt token, and 256 that are learnt.
@@ -229,7 +340,7 @@ fn train(model: &Arc<Model>, size: Size, threads: usize, repeats: usize) -> Resu
         before = now;
         Control::Continue
     })?;
-    Ok(Figure::new(size, format!("LoRA r=16 step {batch}x{length}"), batch * length, &spent))
+    Ok(Figure::new(subject, format!("LoRA r=16 step {batch}x{length}"), batch * length, &spent))
 }
 
 /// A codec whose words are the tokens: `t7 t11` is 7, 11.
@@ -270,6 +381,7 @@ fn peak_rss_mb() -> u64 {
 pub(crate) fn print(report: &EngineReport, printer: &Printer) -> Outcome {
     let mut table = Table::new(&[
         "MODEL",
+        "WEIGHTS",
         "WORK",
         ">TOKENS/S",
         ">SLOWEST",
@@ -282,6 +394,7 @@ pub(crate) fn print(report: &EngineReport, printer: &Printer) -> Outcome {
         let rate = |rate: f64| if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") };
         table.row([
             format!("{:?}", figure.size).to_lowercase(),
+            figure.weights.name().to_owned(),
             figure.what.clone(),
             rate(figure.tokens_per_s),
             rate(figure.slowest),
@@ -299,10 +412,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_small_model_is_measured_in_both_modes() {
-        let report = run(&[Size::Small], &[Mode::Infer, Mode::Train], 2, 1).unwrap();
+    fn the_small_model_is_measured_in_every_mode() {
+        let modes = [Mode::Infer, Mode::Versions, Mode::Train];
+        let report = run(&[Size::Small], &[WeightFormat::F32, WeightFormat::Q8_0], &modes, 2, 1).unwrap();
         let works: Vec<&str> = report.figures.iter().map(|figure| figure.what.as_str()).collect();
-        assert_eq!(works, ["prefill 512", "decode batch 1", "decode batch 8", "LoRA r=16 step 4x256"]);
+        let expected = [
+            "prefill 512",
+            "decode batch 1",
+            "decode batch 8",
+            "decode batch 32",
+            "decode batch 8, one adapter",
+            "decode batch 8, eight adapters",
+            "decode batch 8, each with a shadow",
+            "adapters of 1 MB made resident, a second",
+            "decode batch 1, before",
+            "decode batch 1, while one is made resident",
+            "LoRA r=16 step 4x256",
+        ];
+        assert_eq!(works, [expected, expected].concat());
         for figure in &report.figures {
             assert!(figure.tokens_per_s > 0.0 && figure.slowest <= figure.fastest, "{figure:?}");
         }

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use autoglm_domain::Error;
-use clap::{Args, Subcommand};
+use autoglm_engine::WeightFormat;
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::{
@@ -96,8 +97,17 @@ struct EngineArgs {
     /// Shapes of the model
     #[arg(long, value_enum, value_delimiter = ',', default_value = "small,big", value_name = "SIZE")]
     sizes: Vec<bench::engine::Size>,
+    /// How the weights are kept
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32", value_name = "FORMAT")]
+    weights: Vec<Weights>,
     /// What is done with it
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "infer,train", value_name = "MODE")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "infer,versions,train",
+        value_name = "MODE"
+    )]
     modes: Vec<bench::engine::Mode>,
     /// Threads
     #[arg(long, default_value_t = 2, value_name = "N")]
@@ -105,6 +115,33 @@ struct EngineArgs {
     /// Repetitions; decoding steps are repeated six times as often
     #[arg(long, default_value_t = 5, value_name = "N")]
     repeats: usize,
+}
+
+/// How weights are kept, as the command line writes it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Weights {
+    /// 32-bit floats
+    F32,
+    /// bfloat16
+    Bf16,
+    /// ggml's q8_0
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// ggml's q4_K
+    #[value(name = "q4_k")]
+    Q4K,
+}
+
+impl EngineArgs {
+    fn weights(&self) -> Vec<WeightFormat> {
+        let format = |weights: &Weights| match weights {
+            Weights::F32 => WeightFormat::F32,
+            Weights::Bf16 => WeightFormat::Bf16,
+            Weights::Q8_0 => WeightFormat::Q8_0,
+            Weights::Q4K => WeightFormat::Q4K,
+        };
+        self.weights.iter().map(format).collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -156,7 +193,8 @@ pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Prin
         BenchCommand::Engine(args) => {
             within("threads", args.threads as f64, 1.0, 1024.0)?;
             within("repeats", args.repeats as f64, 1.0, 1000.0)?;
-            let run = || bench::engine::run(&args.sizes, &args.modes, args.threads, args.repeats);
+            let run =
+                || bench::engine::run(&args.sizes, &args.weights(), &args.modes, args.threads, args.repeats);
             let report = tokio::task::block_in_place(run)?;
             show(&report, json, printer, bench::engine::print)
         }

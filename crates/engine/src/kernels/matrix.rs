@@ -35,6 +35,18 @@ pub enum WeightFormat {
     Q4K,
 }
 
+impl WeightFormat {
+    /// As settings and ggml write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4K => "q4_k",
+        }
+    }
+}
+
 /// Calls a method of whichever format `$matrix` has.
 macro_rules! each_format {
     ($matrix:expr, $panels:ident => $body:expr) => {
