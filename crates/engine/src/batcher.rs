@@ -8,6 +8,10 @@
 //! Keys and values lie in pages of a limited pool. Pages that are full are found again by later sequences that
 //! begin alike under the same adapter. When the pool is empty, the last in rank gives up its pages and is
 //! computed again later from its tokens; the first in rank can always go on, so everything ends.
+//!
+//! What shares a sequence's batch, how its prompt is cut into parts, whether its first pages come from another
+//! sequence and whether it was computed twice: none of it changes a bit of its logits, since every kernel sums
+//! each row in an order of its own (`panels` and `paged` in `kernels`).
 
 mod counts;
 mod drain;

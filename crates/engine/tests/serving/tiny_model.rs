@@ -21,9 +21,6 @@ const RANK: usize = 4;
 /// Tokens of prompt and answer.
 pub(crate) const CONTEXT: usize = 256;
 
-/// Logits that differ by less than this are a tie: products of many rows and of few sum in different orders.
-const TIE: f32 = 1e-4;
-
 /// A model and adapters of it; the first is none, the base model.
 pub(crate) struct TinyModel {
     pub(crate) model: std::sync::Arc<Model>,
@@ -133,31 +130,9 @@ impl TinyModel {
     /// Greedy ids after `prompt`, at most `most`, the end's id included: one sequence alone, the whole prompt at
     /// once, one token after the other, in a cache of its own.
     pub(crate) fn alone(&self, adapter: usize, prompt: &[u32], most: usize) -> Vec<u32> {
-        let mut answer = Vec::new();
-        self.follow(adapter, prompt, |logits| {
-            let id = Sampler::new(&Default::default(), 0, &[]).unwrap().sample(logits).unwrap().id;
-            answer.push(id);
-            (id != EOS && answer.len() < most).then_some(id)
-        });
-        answer
-    }
-
-    /// Whether `id` is as good as the best after `tokens`, to within the rounding of sums.
-    pub(crate) fn is_tie(&self, adapter: usize, tokens: &[u32], id: u32) -> bool {
-        let mut gap = f32::INFINITY;
-        self.follow(adapter, tokens, |logits| {
-            let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            gap = best - logits[id as usize];
-            None
-        });
-        gap < TIE
-    }
-
-    fn follow(&self, adapter: usize, prompt: &[u32], mut next: impl FnMut(&mut [f32]) -> Option<u32>) {
         let adapter =
             self.adapters[adapter].as_ref().map(|adapter| self.model.load_adapter(adapter).unwrap());
-        let mut cache = KvCache::default();
-        let mut tokens = prompt.to_vec();
+        let (mut cache, mut tokens, mut answer) = (KvCache::default(), prompt.to_vec(), Vec::new());
         loop {
             let input = SequenceInput {
                 tokens: &tokens,
@@ -166,10 +141,12 @@ impl TinyModel {
                 logits: WantedLogits::Last,
             };
             let mut logits = self.model.step(&mut [input]).unwrap();
-            match next(&mut logits) {
-                Some(id) => tokens = vec![id],
-                None => return,
+            let id = Sampler::new(&Default::default(), 0, &[]).unwrap().sample(&mut logits).unwrap().id;
+            answer.push(id);
+            if id == EOS || answer.len() == most {
+                return answer;
             }
+            tokens = vec![id];
         }
     }
 }
