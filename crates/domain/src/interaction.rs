@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ExperienceId, InteractionId, Timestamp, VersionNumber};
+use crate::{ExperienceId, InteractionId, Timestamp, Tool, ToolCall, VersionNumber};
 
 /// Who speaks in a [`ChatMessage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,22 +27,58 @@ pub struct ChatMessage {
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// The functions that the model wants called, in a model's turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that `content` is the result of, in a tool's turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
 }
 
 impl ChatMessage {
+    /// A turn without tool calls.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None }
+    }
+
     /// A user's turn.
     pub fn user(content: impl Into<String>) -> Self {
-        Self { role: Role::User, content: content.into() }
+        Self::new(Role::User, content)
     }
 
     /// A model's turn.
     pub fn assistant(content: impl Into<String>) -> Self {
-        Self { role: Role::Assistant, content: content.into() }
+        Self::new(Role::Assistant, content)
     }
 
     /// A system prompt.
     pub fn system(content: impl Into<String>) -> Self {
-        Self { role: Role::System, content: content.into() }
+        Self::new(Role::System, content)
+    }
+
+    /// The result of the tool call `id`.
+    pub fn tool(id: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { tool_call_id: Some(id.into()), ..Self::new(Role::Tool, content) }
+    }
+}
+
+/// The form that an answer must have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResponseFormat {
+    /// Any text.
+    #[default]
+    Text,
+    /// A JSON object.
+    JsonObject,
+    /// JSON that follows this schema.
+    JsonSchema(serde_json::Value),
+}
+
+impl ResponseFormat {
+    /// Whether any text will do.
+    pub fn is_text(&self) -> bool {
+        *self == Self::Text
     }
 }
 
@@ -72,6 +108,18 @@ pub struct Sampling {
     pub max_tokens: Option<u32>,
     /// How many alternatives to report a token; `None` reports no log-probabilities.
     pub logprobs: Option<u32>,
+    /// Added to the logits of these tokens before a draw.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The form of the answer; tokens that would break it are not drawn.
+    #[serde(skip_serializing_if = "ResponseFormat::is_text")]
+    pub format: ResponseFormat,
+    /// Whether every token is reported, those that end the answer and those of the prompt too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub token_ids: bool,
+    /// How many alternatives to report a token of the prompt; `None` does not score the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<u32>,
 }
 
 impl Default for Sampling {
@@ -88,6 +136,10 @@ impl Default for Sampling {
             stop: Vec::new(),
             max_tokens: None,
             logprobs: None,
+            logit_bias: Vec::new(),
+            format: ResponseFormat::Text,
+            token_ids: false,
+            prompt_logprobs: None,
         }
     }
 }
@@ -100,6 +152,8 @@ pub enum Endpoint {
     Chat,
     /// `/v1/completions`
     Completion,
+    /// `/v1/responses`
+    Responses,
 }
 
 /// Why generation ended.
@@ -155,6 +209,28 @@ pub struct TokenLogprob {
     pub top: Vec<(String, f32)>,
 }
 
+/// One token of a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptToken {
+    /// The token's text.
+    pub token: String,
+    /// The token's id.
+    pub id: u32,
+    /// How likely it was; `None` for the first token, and where it was not asked for.
+    pub score: Option<PromptScore>,
+}
+
+/// How likely a token of a prompt was after those before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptScore {
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// Its place among all tokens by probability, from 1.
+    pub rank: u32,
+    /// The likeliest alternatives with their log-probabilities, best first: id, text, log-probability.
+    pub top: Vec<(u32, String, f32)>,
+}
+
 /// One request and its answer, as it is recorded before the response ends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Interaction {
@@ -170,10 +246,19 @@ pub struct Interaction {
     pub version: VersionNumber,
     /// The conversation; a plain completion is one user turn.
     pub messages: Vec<ChatMessage>,
+    /// Whether the first message is the request's `instructions`, which do not outlast it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub instructed: bool,
+    /// The tools that the model was shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
     /// How tokens were drawn.
     pub sampling: Sampling,
-    /// The answer's text.
+    /// The answer's text as the model wrote it, tool calls included.
     pub answer: String,
+    /// The answer as a turn, where it calls tools: what is said beside the calls, and the calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<ChatMessage>,
     /// What the answer was made from.
     pub source: AnswerSource,
     /// Why it ended.

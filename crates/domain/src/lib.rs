@@ -16,6 +16,7 @@ mod interaction;
 mod ports;
 mod rollout;
 mod store;
+mod tool;
 mod training;
 mod version;
 
@@ -30,7 +31,8 @@ pub use id::{
     AssessmentId, ExperienceId, FeedbackId, Id, IdKind, InteractionId, PatternId, RolloutId, TrainingRunId,
 };
 pub use interaction::{
-    AnswerSource, ChatMessage, Endpoint, FinishReason, Interaction, Role, Sampling, TokenLogprob, Usage,
+    AnswerSource, ChatMessage, Endpoint, FinishReason, Interaction, PromptScore, PromptToken, ResponseFormat,
+    Role, Sampling, TokenLogprob, Usage,
 };
 pub use ports::{
     AdapterHost, CheckpointStore, Checkpointing, Control, Embedder, Generation, GenerationEvent,
@@ -39,5 +41,6 @@ pub use ports::{
 };
 pub use rollout::{ClusterEvidence, Evidence, Outcome, PairedEvidence, Rollout, RolloutState, Verdict};
 pub use store::{InteractionRecord, Store};
+pub use tool::{Tool, ToolCall, ToolCallPiece, ToolChoice, Toolbox};
 pub use training::{HyperParameters, RunState, TrainingRun, Trigger};
 pub use version::{Alias, AliasMove, ModelVersion, VersionNumber};

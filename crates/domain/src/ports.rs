@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, ChatMessage, FinishReason, HyperParameters, Result, Sampling, TokenLogprob, TrainingRunId,
-    Usage, VersionNumber,
+    Adapter, ChatMessage, FinishReason, HyperParameters, PromptToken, Result, Sampling, TokenLogprob,
+    ToolCall, ToolCallPiece, Toolbox, TrainingRunId, Usage, VersionNumber,
 };
 
 /// What to go on from.
@@ -14,6 +14,13 @@ use crate::{
 pub enum GenerationInput {
     /// A conversation; the model's chat template is applied.
     Chat(Vec<ChatMessage>),
+    /// A conversation with tools that the model may ask to be called.
+    ChatWithTools {
+        /// The conversation.
+        messages: Vec<ChatMessage>,
+        /// The tools.
+        toolbox: Toolbox,
+    },
     /// Plain text, continued as it is.
     Text(String),
 }
@@ -64,6 +71,9 @@ pub enum Priority {
 /// What a generation yields.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GenerationEvent {
+    /// The prompt's tokens, before anything else; where [`Sampling::token_ids`] or
+    /// [`Sampling::prompt_logprobs`] asks for them.
+    Prompt(Vec<PromptToken>),
     /// Some more text (whole characters; held back while it could begin a stop string).
     Text {
         /// The text.
@@ -71,6 +81,8 @@ pub enum GenerationEvent {
         /// Log-probabilities of the tokens that made it, where they were asked for.
         logprobs: Vec<TokenLogprob>,
     },
+    /// A piece of a tool call.
+    ToolCall(ToolCallPiece),
     /// The last event.
     Done {
         /// Why it ended.
@@ -88,36 +100,67 @@ pub type GenerationStream = Pin<Box<dyn futures::Stream<Item = Result<Generation
 pub struct Generation {
     /// The text.
     pub text: String,
+    /// The tool calls; their ids are empty.
+    pub tool_calls: Vec<ToolCall>,
     /// Log-probabilities, where they were asked for.
     pub logprobs: Vec<TokenLogprob>,
+    /// The prompt's tokens, where they were asked for.
+    pub prompt: Vec<PromptToken>,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// Token counts.
     pub usage: Usage,
 }
 
+impl Generation {
+    /// Takes in one event; says whether it was the last.
+    pub fn take_in(&mut self, event: GenerationEvent) -> bool {
+        match event {
+            GenerationEvent::Prompt(tokens) => self.prompt = tokens,
+            GenerationEvent::Text { text, logprobs } => {
+                self.text.push_str(&text);
+                self.logprobs.extend(logprobs);
+            }
+            GenerationEvent::ToolCall(piece) => piece.add_to(&mut self.tool_calls),
+            GenerationEvent::Done { finish_reason, usage } => {
+                self.finish_reason = finish_reason;
+                self.usage = usage;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self {
+            text: String::new(),
+            tool_calls: Vec::new(),
+            logprobs: Vec::new(),
+            prompt: Vec::new(),
+            finish_reason: FinishReason::Cancelled,
+            usage: Usage::default(),
+        }
+    }
+}
+
 /// Port: something that answers.
 #[async_trait::async_trait]
 pub trait Generator: Send + Sync {
     /// Queues a request. `Invalid` when the prompt does not fit the context, `NotFound` when the version is
-    /// not resident, `Unavailable` when the queue is full or the wait would be too long.
+    /// not resident, `Unavailable` when the queue is full or the wait would be too long. A refusal that is about
+    /// one field of a request begins with the field's name in backquotes, so that the edge can point at it.
     async fn generate(&self, request: GenerationRequest) -> Result<GenerationStream>;
 
     /// [`Generator::generate`], collected.
     async fn generate_all(&self, request: GenerationRequest) -> Result<Generation> {
         use futures::StreamExt as _;
         let mut stream = self.generate(request).await?;
-        let mut text = String::new();
-        let mut logprobs = Vec::new();
+        let mut generation = Generation::default();
         while let Some(event) = stream.next().await {
-            match event? {
-                GenerationEvent::Text { text: more, logprobs: tokens } => {
-                    text.push_str(&more);
-                    logprobs.extend(tokens);
-                }
-                GenerationEvent::Done { finish_reason, usage } => {
-                    return Ok(Generation { text, logprobs, finish_reason, usage });
-                }
+            if generation.take_in(event?) {
+                return Ok(generation);
             }
         }
         Err(crate::Error::internal("the generation ended without saying so"))

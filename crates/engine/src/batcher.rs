@@ -41,6 +41,7 @@ use self::{
 };
 use crate::{
     Decoder, EngineError, PAGE_TOKENS, Result, ServingConfig, ServingStats, TextCodec, check_sampling,
+    constraint::Constraint,
 };
 
 /// One request with its prompt as ids and its adapter held.
@@ -49,6 +50,10 @@ pub(crate) struct Request<D: Decoder> {
     pub(crate) prompt: Vec<u32>,
     /// How tokens are drawn.
     pub(crate) sampling: Sampling,
+    /// The form that the answer must have.
+    pub(crate) constraint: Option<Constraint>,
+    /// Special tokens that show in the text, with what they show.
+    pub(crate) markers: Vec<(u32, String)>,
     /// The version's adapter, kept for as long as the sequence runs.
     pub(crate) adapter: Option<Arc<D::Adapter>>,
     /// What no other adapter has, nor a later one under the same number; 0 is the base model.

@@ -2,9 +2,14 @@
 
 use std::{path::Path, sync::Arc};
 
-use autoglm_domain::{ChatMessage, Clock, GenerationInput, TrainExample};
+use autoglm_domain::{ChatMessage, Clock, GenerationInput, ResponseFormat, Tool, TrainExample};
+use serde_json::json;
 
-use crate::{ChatTemplate, EngineError, ModelConfig, Result, Tokenizer};
+use crate::{
+    ChatTemplate, EngineError, ModelConfig, Result, Tokenizer, ToolStyle,
+    constraint::{Constraint, Form, Grammars},
+    tools::grammar,
+};
 
 /// What turns text into a model's tokens and says where an answer ends.
 #[derive(Debug, Clone)]
@@ -13,6 +18,7 @@ pub struct TextCodec {
     template: Option<Arc<ChatTemplate>>,
     bos: Option<u32>,
     eos: Vec<u32>,
+    grammars: Arc<Grammars>,
 }
 
 /// A training example as ids.
@@ -39,8 +45,10 @@ impl TextCodec {
                 config.vocab_size
             )));
         }
+        let tokenizer = Arc::new(tokenizer);
         Ok(Self {
-            tokenizer: Arc::new(tokenizer),
+            grammars: Arc::new(Grammars::new(Arc::clone(&tokenizer), &config.eos_token_ids)),
+            tokenizer,
             template: template.map(Arc::new),
             bos: config.bos_token_id,
             eos: config.eos_token_ids.clone(),
@@ -57,11 +65,53 @@ impl TextCodec {
         &self.eos
     }
 
+    /// The constraint of an answer to `input`: of the calls that it requires, else of `format`; where tools may be
+    /// called or not, of either. `None` where any text will do. Takes up to seconds for a hostile schema.
+    pub(crate) fn constraint(
+        &self,
+        input: &GenerationInput,
+        format: &ResponseFormat,
+    ) -> Result<Option<Constraint>> {
+        let schema = match format {
+            ResponseFormat::Text => None,
+            ResponseFormat::JsonObject => Some(json!({"type": "object"})),
+            ResponseFormat::JsonSchema(schema) => Some(schema.clone()),
+        };
+        let (form, field) = match (input, schema) {
+            (GenerationInput::ChatWithTools { toolbox, .. }, schema) => {
+                match grammar(self.tool_style(), toolbox, schema.as_ref(), &self.tokenizer)? {
+                    Some(grammar) => (Form::Grammar(grammar), "tools"),
+                    None => return Ok(None),
+                }
+            }
+            (_, Some(schema)) => (Form::Schema(schema), "response_format"),
+            (_, None) => return Ok(None),
+        };
+        self.grammars.compile(&form, field).map(Some)
+    }
+
+    /// How the model writes tool calls.
+    pub fn tool_style(&self) -> ToolStyle {
+        self.template.as_ref().map_or(ToolStyle::Hermes, |template| template.tool_style())
+    }
+
+    /// Special tokens that show in the text of an answer that may call tools, with what they show.
+    pub(crate) fn tool_markers(&self) -> Vec<(u32, String)> {
+        let markers = self.tool_style().markers().iter();
+        markers
+            .filter_map(|marker| Some((self.tokenizer.token_id(marker)?, (*marker).to_owned())))
+            .filter(|(id, _)| self.tokenizer.is_special(*id))
+            .collect()
+    }
+
     /// The ids to continue. `Invalid` for a conversation when the model has no chat template or the template
     /// refuses it, and for an empty text when the model has no begin token.
     pub fn encode(&self, input: &GenerationInput) -> Result<Vec<u32>> {
         let mut ids = match input {
-            GenerationInput::Chat(messages) => self.encode_chat(messages)?,
+            GenerationInput::Chat(messages) => self.encode_chat(messages, &[])?,
+            GenerationInput::ChatWithTools { messages, toolbox } => {
+                self.encode_chat(messages, &toolbox.tools)?
+            }
             GenerationInput::Text(text) => self.tokenizer.encode(text, true)?,
         };
         if ids.is_empty() {
@@ -73,7 +123,7 @@ impl TextCodec {
 
     /// The ids of one training example.
     pub fn encode_example(&self, example: &TrainExample) -> Result<EncodedExample> {
-        let prompt = self.encode_chat(&example.prompt)?;
+        let prompt = self.encode_chat(&example.prompt, &[])?;
         let mut target = self.tokenizer.encode(&self.completion(example)?, false)?;
         match target.iter().position(|id| self.eos.contains(id)) {
             Some(end) => target.truncate(end + 1),
@@ -82,21 +132,21 @@ impl TextCodec {
         Ok(EncodedExample { prompt, target })
     }
 
-    fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
+    fn encode_chat(&self, messages: &[ChatMessage], tools: &[Tool]) -> Result<Vec<u32>> {
         if messages.is_empty() {
             return Err(EngineError::Request("the conversation has no messages".into()));
         }
-        self.tokenizer.encode(&self.template()?.render(messages, true)?, false)
+        self.tokenizer.encode(&self.template()?.render(messages, tools, true)?, false)
     }
 
     /// The target with what the template writes after an answer. Where the template rewrites earlier turns, so
     /// that one rendering does not begin with the other, the target alone.
     fn completion(&self, example: &TrainExample) -> Result<String> {
         let template = self.template()?;
-        let opened = template.render(&example.prompt, true)?;
+        let opened = template.render(&example.prompt, &[], true)?;
         let mut turns = example.prompt.clone();
         turns.push(ChatMessage::assistant(example.target.clone()));
-        let closed = template.render(&turns, false)?;
+        let closed = template.render(&turns, &[], false)?;
         let completion = closed.strip_prefix(&opened).filter(|rest| rest.contains(&example.target));
         Ok(completion.unwrap_or(&example.target).to_owned())
     }

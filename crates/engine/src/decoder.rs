@@ -22,6 +22,15 @@ pub trait Decoder: Send + Sync + 'static {
     /// An error ends every sequence of the batch; their caches are not used again.
     fn step(&self, batch: &mut [SequenceStep<'_, Self::Page, Self::Adapter>]) -> Result<Vec<f32>>;
 
+    /// Runs `tokens` on their own and calls `each` with the index of every token but the first and the logits
+    /// `[vocab]` before it, in order. Not part of the batch: any thread may call it.
+    fn score(
+        &self,
+        tokens: &[u32],
+        adapter: Option<&Self::Adapter>,
+        each: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<()>;
+
     /// Checks an adapter and makes it ready. `Invalid` when it does not fit the model or is damaged.
     fn load_adapter(&self, adapter: &Adapter) -> Result<Self::Adapter>;
 

@@ -543,6 +543,15 @@ impl Decoder for Model {
         Model::step(self, &mut inputs)
     }
 
+    fn score(
+        &self,
+        tokens: &[u32],
+        adapter: Option<&ResidentAdapter>,
+        each: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<()> {
+        crate::score::score_each(self, adapter, tokens, each)
+    }
+
     fn load_adapter(&self, adapter: &Adapter) -> Result<ResidentAdapter> {
         Ok(self.resident(crate::peft::read(self, adapter)?))
     }

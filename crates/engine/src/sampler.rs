@@ -1,4 +1,4 @@
-//! Logits in, one token out: penalties, temperature, top-k, top-p, min-p, a seeded draw, log-probabilities.
+//! Logits in, one token out: biases, penalties, temperature, top-k, top-p, min-p, a seeded draw, log-probabilities.
 
 use std::{cmp::Ordering, collections::HashMap};
 
@@ -6,13 +6,16 @@ use autoglm_domain::Sampling;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{EngineError, Result};
+use crate::{EngineError, Result, constraint::Constraint};
 
 /// Most alternatives that are reported a token (OpenAI's limit).
 const MAX_LOGPROBS: u32 = 20;
 /// Most stop strings of a request, and most bytes of one.
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
+/// Most tokens with a bias, and the largest bias either way (OpenAI's limit).
+const MAX_BIASED: usize = 1024;
+const MAX_BIAS: f32 = 100.0;
 
 /// `Invalid` when a value of `sampling` is out of its range, naming value and range.
 pub fn check_sampling(sampling: &Sampling) -> Result<()> {
@@ -34,6 +37,20 @@ pub fn check_sampling(sampling: &Sampling) -> Result<()> {
     }
     if let Some(count) = sampling.logprobs.filter(|count| *count > MAX_LOGPROBS) {
         return Err(EngineError::Request(format!("{count} alternatives a token; at most {MAX_LOGPROBS}")));
+    }
+    if let Some(count) = sampling.prompt_logprobs.filter(|count| *count > MAX_LOGPROBS) {
+        return Err(EngineError::Request(format!(
+            "`prompt_logprobs` is {count}; it must be from 0 to {MAX_LOGPROBS}"
+        )));
+    }
+    if sampling.logit_bias.len() > MAX_BIASED {
+        return Err(EngineError::Request(format!(
+            "`logit_bias` names {} tokens; at most {MAX_BIASED}",
+            sampling.logit_bias.len()
+        )));
+    }
+    for (_, bias) in &sampling.logit_bias {
+        range("logit_bias", *bias, -MAX_BIAS, MAX_BIAS)?;
     }
     if sampling.stop.len() > MAX_STOPS {
         return Err(EngineError::Request(format!(
@@ -65,6 +82,7 @@ pub struct Sampler {
     generated: HashMap<u32, u32>, // token -> times that it was generated
     prompt: Vec<u32>,             // tokens of the prompt, sorted, once each; empty without repetition penalty
     candidates: Vec<(f32, u32)>,  // scratch
+    constraint: Option<Constraint>,
 }
 
 impl Sampler {
@@ -83,7 +101,13 @@ impl Sampler {
             generated: HashMap::new(),
             prompt: seen,
             candidates: Vec::new(),
+            constraint: None,
         })
+    }
+
+    /// Draws only what `constraint` allows.
+    pub(crate) fn constrain(&mut self, constraint: Option<Constraint>) {
+        self.constraint = constraint;
     }
 
     /// Draws from `logits` `[vocab]`, which are changed in place. Greedy draws take the lowest id among equals.
@@ -91,16 +115,32 @@ impl Sampler {
     /// `NotANumber` when a logit is NaN or +∞ or all are -∞.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<Sampled> {
         check_logits(logits)?;
-        let own =
-            self.sampling.logprobs.map(|count| (Distribution::new(logits, count as usize), logits.to_vec()));
+        let reported = self.sampling.logprobs.or(self.sampling.token_ids.then_some(0));
+        let own = reported.map(|count| (Distribution::new(logits, count as usize), logits.to_vec()));
+        self.bias(logits);
         self.penalise(logits);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(logits)?;
+        }
         let id = if self.sampling.temperature == 0.0 { greedy(logits) } else { self.draw(logits) };
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(id)?;
+        }
         *self.generated.entry(id).or_default() += 1;
         let report = own.map(|(distribution, logits)| {
             let logit = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
             (distribution.logprob(logit), distribution.top)
         });
         Ok(Sampled { id, report })
+    }
+
+    /// Biases by token; ids beyond the vocabulary are passed over.
+    fn bias(&self, logits: &mut [f32]) {
+        for (id, bias) in &self.sampling.logit_bias {
+            if let Some(logit) = logits.get_mut(*id as usize) {
+                *logit += bias;
+            }
+        }
     }
 
     /// Repetition penalty on everything seen, frequency and presence penalties on what was generated.
@@ -216,14 +256,14 @@ fn check_logits(logits: &[f32]) -> Result<()> {
 }
 
 /// The model's own distribution over the vocabulary.
-struct Distribution {
+pub(crate) struct Distribution {
     log_total: f64,
-    top: Vec<(u32, f32)>,
+    pub(crate) top: Vec<(u32, f32)>,
 }
 
 impl Distribution {
     /// The normaliser of `logits` and their `count` likeliest tokens.
-    fn new(logits: &[f32], count: usize) -> Self {
+    pub(crate) fn new(logits: &[f32], count: usize) -> Self {
         let best = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - best).exp()).sum();
         let mut distribution = Self { log_total: best + sum.ln(), top: Vec::new() };
@@ -241,7 +281,7 @@ impl Distribution {
 
     /// Natural logarithm of the probability of a token with this logit. -∞ becomes the lowest number, which
     /// JSON can hold.
-    fn logprob(&self, logit: f32) -> f32 {
+    pub(crate) fn logprob(&self, logit: f32) -> f32 {
         ((f64::from(logit) - self.log_total) as f32).max(f32::MIN)
     }
 }

@@ -4,6 +4,9 @@ use serde::Serialize;
 
 use crate::{Model, ResidentAdapter, Result, SequenceInput, WantedLogits, kernels::cross_entropy_row};
 
+/// Tokens that are scored at once: enough for full matrix products, few enough that their logits stay small.
+const CHUNK: usize = 64;
+
 /// One token with its log-probability after those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ScoredToken {
@@ -37,4 +40,30 @@ pub fn score(
         scored.push(ScoredToken { id, logprob: Some(-cross_entropy_row(&mut row, id as usize, 1.0)) });
     }
     Ok((scored, logits))
+}
+
+/// Calls `each` with the index of every token of `ids` but the first and the logits before it, in order. Unlike
+/// [`score`] it never holds more than the logits of [`CHUNK`] tokens.
+pub(crate) fn score_each(
+    model: &Model,
+    adapter: Option<&ResidentAdapter>,
+    ids: &[u32],
+    each: &mut dyn FnMut(usize, &mut [f32]),
+) -> Result<()> {
+    let vocab = model.config().vocab_size;
+    let mut cache = model.new_cache();
+    // Nothing follows the last token.
+    let fed = ids.get(..ids.len().saturating_sub(1)).unwrap_or_default();
+    for (chunk, tokens) in fed.chunks(CHUNK).enumerate() {
+        let mut logits = model.step(&mut [SequenceInput {
+            tokens,
+            cache: &mut cache,
+            adapter,
+            logits: WantedLogits::All,
+        }])?;
+        for (index, row) in logits.chunks_exact_mut(vocab).enumerate() {
+            each(chunk * CHUNK + index + 1, row);
+        }
+    }
+    Ok(())
 }

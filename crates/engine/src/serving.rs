@@ -11,14 +11,24 @@ use std::{
 };
 
 use autoglm_domain::{
-    Adapter, AdapterHost, GenerationInput, GenerationRequest, GenerationStream, Generator, VersionNumber,
+    Adapter, AdapterHost, FinishReason, GenerationEvent, GenerationInput, GenerationRequest,
+    GenerationStream, Generator, PromptToken, ResponseFormat, Sampling, ToolChoice, Usage, VersionNumber,
 };
+use futures::{StreamExt as _, stream};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    task::spawn_blocking,
+};
 
 use crate::{
     Decoder, EngineError, PAGE_TOKENS, Result, TextCodec,
     batcher::{Batcher, Request},
+    check_sampling,
+    constraint::Constraint,
+    prompt_tokens::prompt_tokens,
+    tools::ToolStream,
 };
 
 /// Limits of serving.
@@ -146,7 +156,12 @@ pub struct ServingEngine<D: Decoder> {
     batcher: Batcher<D>,
     seed: u64,
     requests: AtomicU64,
+    scoring: Mutex<()>,
+    compiling: Semaphore,
 }
+
+/// Forms of answers that are compiled at once.
+const COMPILING: usize = 2;
 
 impl<D: Decoder> std::fmt::Debug for ServingEngine<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -176,6 +191,8 @@ impl<D: Decoder> ServingEngine<D> {
             batcher,
             seed: config.seed,
             requests: AtomicU64::new(0),
+            scoring: Mutex::default(),
+            compiling: Semaphore::new(COMPILING),
         })
     }
 
@@ -232,16 +249,35 @@ impl<D: Decoder> ServingEngine<D> {
         self.adapters.read().get(&version).cloned().map(Some).ok_or(EngineError::NotResident(version))
     }
 
-    fn submit(&self, request: &GenerationRequest) -> Result<GenerationStream> {
+    async fn submit(&self, request: &GenerationRequest) -> Result<GenerationStream> {
         let now = Instant::now();
         let adapter = self.adapter(request.version)?;
         let prompt = self.codec.encode(&request.input)?;
+        self.check_bias(&request.sampling)?;
+        let reported = self
+            .report_prompt(&prompt, adapter.as_ref().map(|adapter| &adapter.weights), &request.sampling)
+            .await?;
+        let first = reported.map(|tokens| Ok(GenerationEvent::Prompt(tokens)));
+        if first.is_some() && request.sampling.max_tokens == Some(0) {
+            let prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+            let usage = Usage { prompt_tokens, completion_tokens: 0 };
+            let done = Ok(GenerationEvent::Done { finish_reason: FinishReason::Length, usage });
+            return Ok(Box::pin(stream::iter(first.into_iter().chain([done]))));
+        }
         // Any fixed odd number would do: it keeps the streams of successive requests apart.
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let seed = self.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let constraint = self.constraint(&request.input, &request.sampling.format).await?;
+        let toolbox = match &request.input {
+            GenerationInput::ChatWithTools { toolbox, .. } => Some(Arc::new(toolbox.clone())),
+            _ => None,
+        };
+        let markers = if toolbox.is_some() { self.codec.tool_markers() } else { Vec::new() };
         let request = Request {
             prompt,
             sampling: request.sampling.clone(),
+            constraint,
+            markers,
             adapter_id: adapter.as_ref().map_or(0, |adapter| adapter.id),
             adapter: adapter.map(|adapter| adapter.weights),
             seed,
@@ -249,14 +285,92 @@ impl<D: Decoder> ServingEngine<D> {
             deadline: request.timeout.and_then(|timeout| now.checked_add(timeout)),
             timeout_ms: request.timeout.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
         };
-        Ok(Box::pin(self.batcher.submit(request)?))
+        let answer: GenerationStream = Box::pin(self.batcher.submit(request)?);
+        let answer = match toolbox {
+            Some(toolbox) => with_tool_calls(answer, ToolStream::new(self.codec.tool_style(), &toolbox)),
+            None => answer,
+        };
+        Ok(match first {
+            Some(first) => Box::pin(stream::iter([first]).chain(answer)),
+            None => answer,
+        })
     }
+
+    /// Compiles the answer's form on a thread of its own, at most so many at once that hostile ones do not take
+    /// every core.
+    async fn constraint(
+        &self,
+        input: &GenerationInput,
+        format: &ResponseFormat,
+    ) -> Result<Option<Constraint>> {
+        let choice = match input {
+            GenerationInput::ChatWithTools { toolbox, .. } => &toolbox.choice,
+            _ => &ToolChoice::Auto,
+        };
+        if format.is_text() && *choice == ToolChoice::Auto {
+            return Ok(None);
+        }
+        let permit = self.compiling.acquire().await;
+        let (codec, input, format) = (self.codec.clone(), input.clone(), format.clone());
+        let compiled = spawn_blocking(move || codec.constraint(&input, &format));
+        let compiled =
+            compiled.await.map_err(|error| EngineError::Internal(format!("compiling ended: {error}")))?;
+        drop(permit);
+        compiled
+    }
+
+    /// The prompt's tokens, where they are asked for; scored on a thread of their own.
+    async fn report_prompt(
+        &self,
+        prompt: &[u32],
+        adapter: Option<&Arc<D::Adapter>>,
+        sampling: &Sampling,
+    ) -> Result<Option<Vec<PromptToken>>> {
+        if !sampling.token_ids && sampling.prompt_logprobs.is_none() {
+            return Ok(None);
+        }
+        check_sampling(&Sampling { max_tokens: None, ..sampling.clone() })?;
+        let (tokens, limit) = (prompt.len(), self.decoder.context_length());
+        if tokens >= limit {
+            return Err(EngineError::PromptTooLong { tokens, limit });
+        }
+        let (decoder, codec, adapter) = (Arc::clone(&self.decoder), self.codec.clone(), adapter.cloned());
+        let (prompt, top) = (prompt.to_vec(), sampling.prompt_logprobs);
+        // One at a time: scoring competes with the batch for the same cores.
+        let _turn = self.scoring.lock().await;
+        let scored =
+            spawn_blocking(move || prompt_tokens(&*decoder, &codec, adapter.as_deref(), &prompt, top));
+        let scored =
+            scored.await.map_err(|error| EngineError::Internal(format!("scoring ended: {error}")))?;
+        scored.map(Some)
+    }
+
+    fn check_bias(&self, sampling: &Sampling) -> Result<()> {
+        let vocab = self.codec.tokenizer().vocab_size();
+        match sampling.logit_bias.iter().find(|(id, _)| *id as usize >= vocab) {
+            None => Ok(()),
+            Some((id, _)) => Err(EngineError::Request(format!(
+                "`logit_bias` names the token {id}; the vocabulary has {vocab}"
+            ))),
+        }
+    }
+}
+
+/// The events of a generation with the tool calls in its text as events of their own.
+fn with_tool_calls(answer: GenerationStream, mut calls: ToolStream) -> GenerationStream {
+    Box::pin(answer.flat_map(move |event| {
+        let events = match event {
+            Ok(event) => calls.take(event).into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        stream::iter(events)
+    }))
 }
 
 #[async_trait::async_trait]
 impl<D: Decoder> Generator for ServingEngine<D> {
     async fn generate(&self, request: GenerationRequest) -> autoglm_domain::Result<GenerationStream> {
-        Ok(self.submit(&request)?)
+        Ok(self.submit(&request).await?)
     }
 
     fn context_length(&self) -> u32 {

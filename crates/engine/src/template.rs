@@ -8,11 +8,14 @@ mod json;
 
 use std::{path::Path, sync::Arc};
 
-use autoglm_domain::{ChatMessage, Clock, Role};
+use autoglm_domain::{ChatMessage, Clock, Tool};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 use serde_json::Map;
 
-use crate::{EngineError, Result, gguf};
+use crate::{
+    EngineError, Result, ToolStyle, gguf,
+    tools::{adapt, messages_value, tools_value},
+};
 
 /// Steps and 64-byte units that a rendering may take: under a second, some hundred megabytes.
 const FUEL: u64 = 4_000_000;
@@ -91,25 +94,30 @@ impl ChatTemplate {
         self.tokens.iter().find(|(known, _)| known == name).map(|(_, token)| token.as_str())
     }
 
-    /// The text of `messages`; `add_generation_prompt` opens the model's turn at the end.
+    /// The text of `messages`; `add_generation_prompt` opens the model's turn at the end. `tools` are shown as the
+    /// template shows them, or in the system prompt where it knows nothing of tools.
     ///
     /// `Invalid` when the template refuses the conversation (its own words are the message) or takes too long.
-    pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
+    pub fn render(
+        &self,
+        messages: &[ChatMessage],
+        tools: &[Tool],
+        add_generation_prompt: bool,
+    ) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(|e| failed(&e))?;
-        let messages = Value::from(messages.iter().map(message_value).collect::<Vec<_>>());
-        template.render(context! { messages, add_generation_prompt }).map_err(|e| failed(&e))
+        let messages = messages_value(&adapt(&self.source, messages, tools));
+        let rendered = if tools.is_empty() {
+            template.render(context! { messages, add_generation_prompt })
+        } else {
+            template.render(context! { messages, tools => tools_value(tools), add_generation_prompt })
+        };
+        rendered.map_err(|e| failed(&e))
     }
-}
 
-/// `{"role": …, "content": …}`, in this order, as `tojson` would show it.
-fn message_value(message: &ChatMessage) -> Value {
-    let role = match message.role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    };
-    Value::from_pairs([("role", role), ("content", message.content.as_str())])
+    /// How the model writes tool calls.
+    pub fn tool_style(&self) -> ToolStyle {
+        ToolStyle::of(&self.source)
+    }
 }
 
 fn read(path: &Path) -> Result<Option<String>> {
@@ -199,7 +207,7 @@ mod tests {
     }
 
     fn render(source: &str) -> Result<String> {
-        template(source)?.render(&[ChatMessage::user("hi"), ChatMessage::assistant("yo")], true)
+        template(source)?.render(&[ChatMessage::user("hi"), ChatMessage::assistant("yo")], &[], true)
     }
 
     #[derive(Deserialize)]
@@ -225,7 +233,7 @@ mod tests {
                 "glm4" => include_str!("../tests/templates/glm4.jinja"),
                 _ => include_str!("../tests/templates/mistral.jinja"),
             };
-            match template(source).unwrap().render(&case.messages, case.generation) {
+            match template(source).unwrap().render(&case.messages, &[], case.generation) {
                 Ok(text) => assert_eq!(Some(text), case.text, "{}", case.template),
                 Err(error) => {
                     let words = case.refusal.unwrap_or_else(|| panic!("{}: {error}", case.template));
@@ -280,7 +288,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let load = || ChatTemplate::load(folder.path(), clock());
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        let text = || load().unwrap().unwrap().render(&[ChatMessage::user("hi")], false).unwrap();
+        let text = || load().unwrap().unwrap().render(&[ChatMessage::user("hi")], &[], false).unwrap();
         assert!(load().unwrap().is_none());
         write(
             "tokenizer_config.json",

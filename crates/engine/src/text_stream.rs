@@ -82,6 +82,8 @@ pub struct TextStream {
     held: String,                             // decoded, not yet shown
     shown: usize,                             // bytes shown so far
     reports: VecDeque<(usize, TokenLogprob)>, // where the token's text begins, in bytes of the whole answer
+    every_token: bool,
+    markers: Vec<(u32, String)>,
 }
 
 impl TextStream {
@@ -94,6 +96,29 @@ impl TextStream {
             held: String::new(),
             shown: 0,
             reports: VecDeque::new(),
+            every_token: false,
+            markers: Vec::new(),
+        }
+    }
+
+    /// Shows special tokens in the text: those of `markers`, as it says.
+    #[must_use]
+    pub fn showing(mut self, markers: Vec<(u32, String)>) -> Self {
+        self.markers = markers;
+        self
+    }
+
+    /// Reports the tokens of a stop string too, which show no text.
+    #[must_use]
+    pub fn reporting_every_token(mut self, every_token: bool) -> Self {
+        self.every_token = every_token;
+        self
+    }
+
+    /// Takes the token that ends the answer, which shows no text; [`TextStream::finish`] reports it.
+    pub fn push_end(&mut self, report: Option<TokenLogprob>) {
+        if self.every_token {
+            self.reports.extend(report.map(|report| (self.shown + self.held.len(), report)));
         }
     }
 
@@ -102,7 +127,10 @@ impl TextStream {
         if let Some(report) = report {
             self.reports.push_back((self.shown + self.held.len(), report));
         }
-        let fresh = self.detokenizer.push(id)?;
+        let fresh = match self.markers.iter().find(|(marker, _)| *marker == id) {
+            Some((_, text)) => self.detokenizer.flush()? + text,
+            None => self.detokenizer.push(id)?,
+        };
         self.held.push_str(&fresh);
         Ok(self.release(fresh.len()))
     }
@@ -135,7 +163,8 @@ impl TextStream {
         }
         if stop.is_some() {
             self.held.clear();
-            self.reports.clear();
+            let hidden = self.reports.drain(..).map(|(_, report)| report);
+            logprobs.extend(hidden.filter(|_| self.every_token));
         }
         Piece { text, logprobs, stopped: stop.is_some() }
     }
@@ -255,6 +284,22 @@ mod tests {
         let (texts, stopped, reported) = run(&ids, &["at"]);
         assert_eq!((texts.concat().as_str(), stopped), ("the c", true));
         assert_eq!(reported, ids);
+    }
+
+    #[test]
+    fn a_special_token_that_is_to_be_shown_stands_between_the_texts_around_it() {
+        let tokenizer = Arc::new(small());
+        let mut stream = TextStream::new(Arc::clone(&tokenizer), Vec::new()).showing(vec![(0, "<s>".into())]);
+        let mut text = String::new();
+        let mut ids = tokenizer.encode("the cat", false).unwrap();
+        ids.extend([byte_ids("é")[0], 0]); // a character that is never finished
+        ids.extend(tokenizer.encode(" sat", false).unwrap());
+        ids.push(1);
+        for id in ids {
+            text.push_str(&stream.push(id, None).unwrap().text);
+        }
+        text.push_str(&stream.finish().unwrap().text);
+        assert_eq!(text, "the cat\u{FFFD}<s> sat");
     }
 
     proptest! {

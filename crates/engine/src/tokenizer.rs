@@ -89,6 +89,21 @@ impl Tokenizer {
         self.inner.decode(&[id], false).unwrap_or_default()
     }
 
+    /// A token as it is written in the vocabulary; `None` where no token has this id.
+    pub(crate) fn name(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether `id` was added to the model's vocabulary, and so is written as it is.
+    pub(crate) fn is_added(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
+    }
+
+    /// The decoder as `tokenizer.json` writes it.
+    pub(crate) fn decoder_json(&self) -> Option<serde_json::Value> {
+        serde_json::to_value(self.inner.get_decoder()?).ok()
+    }
+
     /// Whether `id` is a special token, which never shows in the text.
     pub fn is_special(&self, id: u32) -> bool {
         self.inner

@@ -179,6 +179,7 @@ impl Evaluator {
                 temperature: logic.resample_temperature,
                 seed: Some(seed),
                 stop: interaction.sampling.stop.clone(),
+                format: interaction.sampling.format.clone(),
                 max_tokens: Some(interaction.sampling.max_tokens.map_or(most, |asked| asked.min(most))),
                 ..Sampling::default()
             };

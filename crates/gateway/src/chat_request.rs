@@ -1,21 +1,21 @@
 //! The body of `POST /v1/chat/completions`.
 
-use autoglm_domain::{ChatMessage, Endpoint, Role};
+use autoglm_domain::{ChatMessage, Endpoint, Role, ToolCall};
 use serde_json::Value;
 
 use crate::{
     Config, GatewayError,
     fields::{Fields, missing, wrong_type},
-    request::{self, AnswerRequest},
-    sampling,
+    request::{self, AnswerRequest, Show},
+    response_format, sampling,
+    tools::{ToolForm, toolbox},
 };
 
 type Result<T> = std::result::Result<T, GatewayError>;
 
 /// Fields of OpenAI's that leave the text of the answer as it is: hints for caching, billing and speed.
-const WITHOUT_EFFECT: [&str; 8] = [
+const WITHOUT_EFFECT: [&str; 7] = [
     "store",
-    "parallel_tool_calls",
     "service_tier",
     "prompt_cache_key",
     "prompt_cache_options",
@@ -33,11 +33,14 @@ pub(crate) fn parse(body: Value, config: &Config) -> Result<AnswerRequest> {
     let mut sampling = sampling::sampling(&mut fields, config)?;
     sampling.max_tokens = max_tokens(&mut fields)?;
     sampling.logprobs = logprobs(&mut fields)?;
+    sampling.format = response_format::of_chat(&mut fields)?;
+    let toolbox = toolbox(&mut fields, ToolForm::Nested)?;
     let n = sampling::choices(&mut fields, config)?;
     let (stream, include_usage) = request::streaming(&mut fields)?;
     let user = fields.string("user")?;
     let metadata = request::metadata(&mut fields)?;
-    let recall = request::extension(&mut fields)?;
+    let show = Show::of(&sampling, stream)?;
+    let recall = show.recall(request::extension(&mut fields)?)?;
     request::without_effect(&mut fields, &WITHOUT_EFFECT);
     refuse_what_cannot_be_honoured(&mut fields)?;
     fields.finish()?;
@@ -52,29 +55,21 @@ pub(crate) fn parse(body: Value, config: &Config) -> Result<AnswerRequest> {
         user,
         metadata,
         recall,
+        show,
+        toolbox,
+        response: None,
     })
 }
 
 fn refuse_what_cannot_be_honoured(fields: &mut Fields) -> Result<()> {
-    if let Some(mut format) = fields.object("response_format")? {
-        let kind = format.string("type")?.ok_or_else(|| missing("response_format.type"))?;
-        if kind != "text" {
-            let message = format!("`response_format.type` is `{kind}`; this server only writes `text`");
-            return Err(GatewayError::unsupported("response_format", message));
-        }
-        format.finish()?;
-    }
     if let Some(modalities) = fields.array("modalities")?
         && modalities.iter().any(|modality| modality != "text")
     {
         let message = "`modalities` asks for more than `text`, which is all that this server writes";
         return Err(GatewayError::unsupported("modalities", message));
     }
-    request::refuse(fields, "tools", &[])?;
-    request::refuse(fields, "tool_choice", &["none", "auto"])?;
     request::refuse(fields, "functions", &[])?;
     request::refuse(fields, "function_call", &["none", "auto"])?;
-    request::refuse(fields, "logit_bias", &[])?;
     request::refuse(fields, "audio", &[])?;
     request::refuse(fields, "moderation", &[])?;
     request::refuse(fields, "web_search_options", &[])?;
@@ -84,8 +79,8 @@ fn refuse_what_cannot_be_honoured(fields: &mut Fields) -> Result<()> {
 
 /// `max_tokens` is the older name of `max_completion_tokens`.
 fn max_tokens(fields: &mut Fields) -> Result<Option<u32>> {
-    let old = sampling::tokens(fields, "max_tokens")?;
-    let new = sampling::tokens(fields, "max_completion_tokens")?;
+    let old = sampling::tokens(fields, "max_tokens", 1)?;
+    let new = sampling::tokens(fields, "max_completion_tokens", 1)?;
     match (old, new) {
         (Some(old), Some(new)) if old != new => {
             let message =
@@ -132,19 +127,61 @@ fn turn(mut fields: Fields) -> Result<ChatMessage> {
     ];
     let role = fields.word("role", &roles)?.ok_or_else(|| missing(&fields.path_of("role")))?;
     let path = fields.path_of("content");
-    let content = fields.any("content").ok_or_else(|| missing(&path))?;
-    let content = text(content, &path)?;
-    let calls = fields.path_of("tool_calls");
-    if fields.array("tool_calls")?.is_some_and(|calls| !calls.is_empty()) {
-        return Err(GatewayError::unsupported(calls, "tool calls are not supported by this server"));
+    let content = fields.any("content");
+    let tool_calls = match fields.array("tool_calls")? {
+        Some(calls) if role == Role::Assistant => tool_calls(calls, &fields.path_of("tool_calls"))?,
+        Some(calls) if !calls.is_empty() => {
+            let path = fields.path_of("tool_calls");
+            return Err(GatewayError::value(
+                path.clone(),
+                format!("`{path}` is only for the role `assistant`"),
+            ));
+        }
+        _ => Vec::new(),
+    };
+    let id_path = fields.path_of("tool_call_id");
+    let tool_call_id = fields.string("tool_call_id")?.filter(|_| role == Role::Tool);
+    if role == Role::Tool && tool_call_id.is_none() {
+        return Err(missing(&id_path));
     }
+    let content = match content {
+        Some(content) => text(content, &path)?,
+        // A turn that calls says nothing, often.
+        None if !tool_calls.is_empty() => String::new(),
+        None => return Err(missing(&path)),
+    };
     // What a client sends back when it appends an earlier answer as it came.
     request::without_effect(
         &mut fields,
-        &["name", "tool_call_id", "refusal", "annotations", "audio", "function_call"],
+        &["name", "refusal", "annotations", "audio", "function_call", "parsed"],
     );
     fields.finish()?;
-    Ok(ChatMessage { role, content })
+    Ok(ChatMessage { role, content, tool_calls, tool_call_id })
+}
+
+fn tool_calls(calls: Vec<Value>, path: &str) -> Result<Vec<ToolCall>> {
+    let read = |(i, call): (usize, Value)| {
+        let mut call = Fields::nested(call, format!("{path}[{i}]"))?;
+        let kind = call.string("type")?.unwrap_or_else(|| "function".to_owned());
+        if kind != "function" {
+            let path = call.path_of("type");
+            let message = format!("`{path}` is `{kind}`; this server only knows calls of type `function`");
+            return Err(GatewayError::unsupported(path, message));
+        }
+        let id = call.string("id")?.ok_or_else(|| missing(&call.path_of("id")))?;
+        let path = call.path_of("function");
+        let mut function = call.object("function")?.ok_or_else(|| missing(&path))?;
+        let name = function.string("name")?.ok_or_else(|| missing(&function.path_of("name")))?;
+        let arguments =
+            function.string("arguments")?.ok_or_else(|| missing(&function.path_of("arguments")))?;
+        // The client's library adds what it parsed.
+        request::without_effect(&mut function, &["parsed_arguments"]);
+        function.finish()?;
+        request::without_effect(&mut call, &["index"]);
+        call.finish()?;
+        Ok(ToolCall { id, name, arguments })
+    };
+    calls.into_iter().enumerate().map(read).collect()
 }
 
 /// A content: a string, or text parts, which are joined by line breaks.
@@ -202,6 +239,7 @@ mod tests {
             "top_logprobs": 3, "n": 2, "stream": true, "stream_options": {"include_usage": true},
             "user": "ada", "store": true, "tools": [], "response_format": {"type": "text"},
             "metadata": {"task": "t"}, "autoglm": {"recall": "answer"}, "modalities": ["text"],
+            "logit_bias": {"7": -100, "50": 2.5},
         }))
         .unwrap();
         assert_eq!(request.prompts[0][0].content, "a\nb");
@@ -217,11 +255,79 @@ mod tests {
             stop: vec!["x".into(), "y".into()],
             max_tokens: Some(7),
             logprobs: Some(3),
+            logit_bias: vec![(7, -100.0), (50, 2.5)],
+            ..autoglm_domain::Sampling::default()
         };
         assert_eq!(request.sampling, expected);
         assert!(request.stream && request.include_usage);
         assert_eq!(request.metadata["task"], "t");
         assert_eq!(request.recall, Some(crate::RecallMode::Answer));
+    }
+
+    #[test]
+    fn calls_and_their_results_are_turns() {
+        let call =
+            json!({"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"x\":1}"}});
+        let request = read(json!({"messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": null, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "42"},
+        ]}))
+        .unwrap();
+        let tool_calls = vec![ToolCall { id: "c1".into(), name: "f".into(), arguments: "{\"x\":1}".into() }];
+        assert_eq!(request.prompts[0][1], ChatMessage { tool_calls, ..ChatMessage::assistant("") });
+        assert_eq!(request.prompts[0][2], ChatMessage::tool("c1", "42"));
+        let refused = |message: Value| read(json!({"messages": [message]})).unwrap_err();
+        assert_eq!(
+            refused(json!({"role": "tool", "content": "42"})),
+            "the required parameter `messages[0].tool_call_id` is missing"
+        );
+        assert_eq!(
+            refused(json!({"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f"}}]})),
+            "the required parameter `messages[0].tool_calls[0].function.arguments` is missing"
+        );
+        assert!(
+            refused(json!({"role": "user", "content": "q", "tool_calls": [call]}))
+                .ends_with("only for the role `assistant`")
+        );
+        assert_eq!(
+            refused(json!({"role": "assistant"})),
+            "the required parameter `messages[0].content` is missing"
+        );
+    }
+
+    #[test]
+    fn a_bias_names_a_token_and_stays_within_a_hundred() {
+        let refused = |bias: Value| {
+            read(json!({"messages": [{"role": "user", "content": "q"}], "logit_bias": bias})).unwrap_err()
+        };
+        assert_eq!(
+            refused(json!({"the": 1})),
+            "`the` is not the id of a token (hint: ids are whole numbers)"
+        );
+        assert_eq!(refused(json!({"7": 101})), "`logit_bias.7` is 101; it must be from -100 to 100");
+        assert_eq!(refused(json!({"7": "x"})), "`logit_bias.7` is a string, expected a number");
+        assert!(refused(json!([1])).contains("expected an object from token id to bias"));
+    }
+
+    #[test]
+    fn who_asks_what_the_weights_make_of_the_prompt_asks_without_memory() {
+        let ask = |more: Value| {
+            let mut body = json!({"messages": [{"role": "user", "content": "q"}], "return_token_ids": true});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read(body)
+        };
+        assert_eq!(ask(json!({})).unwrap().recall, Some(crate::RecallMode::Off));
+        assert!(
+            ask(json!({"autoglm": {"recall": "examples"}}))
+                .unwrap_err()
+                .starts_with("`autoglm.recall` must be `off`")
+        );
+        assert!(
+            ask(json!({"prompt_logprobs": 2, "stream": true}))
+                .unwrap_err()
+                .starts_with("`prompt_logprobs` is not for")
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     Config, GatewayError,
     fields::{Fields, missing, wrong_type},
-    request::{self, AnswerRequest},
+    request::{self, AnswerRequest, Show},
     sampling,
 };
 
@@ -19,11 +19,24 @@ pub(crate) fn parse(body: Value, config: &Config) -> Result<AnswerRequest> {
     let prompts = fields.any("prompt").ok_or_else(|| missing("prompt"))?;
     let prompts = texts(prompts, "prompt")?;
     let mut sampling = sampling::sampling(&mut fields, config)?;
-    let limit = sampling::tokens(&mut fields, "max_tokens")?;
-    sampling.max_tokens = Some(limit.unwrap_or(config.completion_max_tokens));
     let logprobs = fields.integer("logprobs", 0..=sampling::MAX_LOGPROBS)?;
     sampling.logprobs = logprobs.and_then(|logprobs| u32::try_from(logprobs).ok());
     let n = sampling::choices(&mut fields, config)?;
+    let (stream, include_usage) = request::streaming(&mut fields)?;
+    let mut show = Show::of(&sampling, stream)?;
+    show.echo = fields.boolean("echo")?.unwrap_or(false);
+    let limit = sampling::tokens(&mut fields, "max_tokens", 0)?.unwrap_or(config.completion_max_tokens);
+    sampling.max_tokens = Some(limit);
+    if limit == 0 && (show == Show::default() || n > 1) {
+        let message = "`max_tokens` is 0, which leaves nothing to show (hint: `echo` or `prompt_logprobs` with \
+                       `n` 1 show the prompt alone)";
+        return Err(GatewayError::field("max_tokens", "integer_below_min_value", message));
+    }
+    if show.echo {
+        // The prompt's log-probabilities come before the answer's; without an answer its tokens end the stream.
+        sampling.prompt_logprobs = sampling.prompt_logprobs.max(sampling.logprobs);
+        sampling.token_ids |= limit == 0;
+    }
     if n.saturating_mul(prompts.len()) > config.max_choices {
         let message = format!(
             "{} prompts with `n` {n} are more than {} choices (hint: `server.max_choices` sets it)",
@@ -39,14 +52,11 @@ pub(crate) fn parse(body: Value, config: &Config) -> Result<AnswerRequest> {
             format!("`best_of` is {best_of} but `n` is {n}; choosing among answers is not supported");
         return Err(GatewayError::unsupported("best_of", message));
     }
-    let (stream, include_usage) = request::streaming(&mut fields)?;
     let user = fields.string("user")?;
     let metadata = request::metadata(&mut fields)?;
-    let recall = request::extension(&mut fields)?;
+    let recall = show.recall(request::extension(&mut fields)?)?;
     request::without_effect(&mut fields, &["store"]);
-    request::refuse(&mut fields, "echo", &[])?;
     request::refuse(&mut fields, "suffix", &[])?;
-    request::refuse(&mut fields, "logit_bias", &[])?;
     fields.finish()?;
     Ok(AnswerRequest {
         endpoint: Endpoint::Completion,
@@ -59,6 +69,9 @@ pub(crate) fn parse(body: Value, config: &Config) -> Result<AnswerRequest> {
         user,
         metadata,
         recall,
+        show,
+        toolbox: None,
+        response: None,
     })
 }
 

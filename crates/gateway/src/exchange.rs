@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use autoglm_domain::{
     AnswerSource, ChatMessage, Endpoint, Error, ErrorKind, ExperienceId, FinishReason, GenerationEvent,
-    GenerationInput, GenerationRequest, GenerationStream, InteractionId, Role, TokenLogprob, Usage,
+    GenerationInput, GenerationRequest, GenerationStream, InteractionId, PromptToken, Role, Toolbox, Usage,
     VersionNumber,
 };
 use futures::{
@@ -17,12 +17,14 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
+pub(crate) use crate::choice::{Choice, End};
 use crate::{
     Example, GatewayError, RecallDecision, RecallMode,
     error::with_hint,
     gateway::{Phase, Shared, Slot},
     intake::Arrival,
-    request::AnswerRequest,
+    request::{AnswerRequest, Show},
+    response_format::fits,
 };
 
 type Result<T> = std::result::Result<T, GatewayError>;
@@ -35,31 +37,9 @@ pub(crate) struct Exchange {
     pub(crate) principal: String,
     pub(crate) version: VersionNumber,
     pub(crate) choices: Vec<Choice>,
+    /// The tokens of each prompt, where they are to be shown.
+    pub(crate) prompt_tokens: Vec<Vec<PromptToken>>,
     _slot: Slot,
-}
-
-/// One answer of a request; one interaction.
-#[derive(Debug)]
-pub(crate) struct Choice {
-    pub(crate) id: InteractionId,
-    /// Which of the request's prompts it answers.
-    pub(crate) prompt: usize,
-    pub(crate) seed: Option<u64>,
-    pub(crate) source: AnswerSource,
-    pub(crate) text: String,
-    pub(crate) logprobs: Vec<TokenLogprob>,
-    pub(crate) first_token_ms: Option<f64>,
-    pub(crate) end: Option<End>,
-    /// Whether it was handed to the store, or is not to be.
-    pub(crate) settled: bool,
-}
-
-/// How a choice ended.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct End {
-    pub(crate) finish_reason: FinishReason,
-    pub(crate) usage: Usage,
-    pub(crate) latency_ms: f64,
 }
 
 impl Exchange {
@@ -73,8 +53,16 @@ impl Exchange {
         let version = shared.resolve(&request.model)?;
         let mut events = Events::new(&shared, &arrival);
         let principal = arrival.caller.principal(request.user.as_deref());
-        let mut exchange =
-            Self { shared, arrival, request, principal, version, choices: Vec::new(), _slot: slot };
+        let mut exchange = Self {
+            shared,
+            arrival,
+            request,
+            principal,
+            version,
+            choices: Vec::new(),
+            prompt_tokens: Vec::new(),
+            _slot: slot,
+        };
         for prompt in 0..exchange.request.prompts.len() {
             let decision = exchange.consult(prompt).await;
             if let Err(error) = exchange.start(prompt, decision, &mut events).await {
@@ -92,23 +80,21 @@ impl Exchange {
         }
     }
 
-    /// Takes in a piece of a choice's text.
-    pub(crate) fn extend(&mut self, index: usize, text: &str, logprobs: &[TokenLogprob]) {
-        let now = self.arrival.elapsed_ms();
+    /// Takes in an event of a choice.
+    pub(crate) fn take_in(&mut self, index: usize, event: &GenerationEvent) {
+        let now_ms = self.arrival.elapsed_ms();
         let Some(choice) = self.choices.get_mut(index) else { return };
-        if choice.first_token_ms.is_none() {
-            choice.first_token_ms = Some(now);
-            metrics::histogram!("autoglm_first_token_seconds").record(now / 1e3);
-        }
-        choice.text.push_str(text);
-        choice.logprobs.extend_from_slice(logprobs);
-    }
-
-    /// Takes in the end of a choice.
-    pub(crate) fn end(&mut self, index: usize, finish_reason: FinishReason, usage: Usage) {
-        let latency_ms = self.arrival.elapsed_ms();
-        if let Some(choice) = self.choices.get_mut(index) {
-            choice.end = Some(End { finish_reason, usage, latency_ms });
+        match event {
+            GenerationEvent::Text { text, logprobs } => choice.extend(text, logprobs, now_ms),
+            GenerationEvent::ToolCall(piece) => {
+                let ids = &*self.shared.gateway.ids;
+                choice.call(piece, now_ms, || format!("call_{}", ids.next_uuid().simple()));
+            }
+            GenerationEvent::Done { finish_reason, usage } => {
+                choice.end = Some(End { finish_reason: *finish_reason, usage: *usage, latency_ms: now_ms });
+            }
+            // Those of the first choice were taken when it began.
+            GenerationEvent::Prompt(_) => {}
         }
     }
 
@@ -128,6 +114,12 @@ impl Exchange {
             total.completion_tokens += usage.completion_tokens;
         }
         total
+    }
+
+    /// The prompt that stands before a choice's answer, with its tokens, where it is echoed.
+    pub(crate) fn echoed(&self, choice: &Choice) -> Option<(&str, &[PromptToken])> {
+        let text = self.request.prompts.get(choice.prompt).filter(|_| self.request.show.echo)?.first()?;
+        Some((&text.content, self.prompt_tokens.get(choice.prompt).map(Vec::as_slice).unwrap_or_default()))
     }
 
     /// What memory says. The messages are lent to the blocking thread and come back; nothing is copied.
@@ -162,7 +154,9 @@ impl Exchange {
         let mut examples = Vec::new();
         match decision {
             RecallDecision::Answer { experience, text } => {
-                if let Some(answer) = self.remembered(prompt, &text)? {
+                if self.may_be_remembered(&text)
+                    && let Some(answer) = self.remembered(prompt, &text)?
+                {
                     for _ in 0..self.request.n {
                         self.add_remembered(prompt, experience, answer.clone(), events);
                     }
@@ -176,6 +170,13 @@ impl Exchange {
             self.add_generated(prompt, &mut examples, events).await?;
         }
         Ok(())
+    }
+
+    /// Whether a remembered text can stand in for an answer. Tools call for a model that decides, and so do biases;
+    /// a form that the text does not have rules it out.
+    fn may_be_remembered(&self, text: &str) -> bool {
+        let AnswerRequest { toolbox, sampling, .. } = &self.request;
+        toolbox.is_none() && sampling.logit_bias.is_empty() && fits(&sampling.format, text)
     }
 
     /// A remembered answer as the engine would have ended it: cut before a stop string, and not used at all
@@ -221,7 +222,10 @@ impl Exchange {
             examples.clear();
             stream = self.generate(prompt, seed, examples).await;
         }
-        let stream = stream.map_err(|error| self.engine_error(prompt, &error))?;
+        let mut stream = stream.map_err(|error| self.engine_error(prompt, &error))?;
+        if self.prompt_tokens.len() == prompt && self.request.show != Show::default() {
+            stream = self.take_prompt_tokens(prompt, stream).await?;
+        }
         let source = match u32::try_from(examples.len()) {
             Ok(0) | Err(_) => AnswerSource::Weights,
             Ok(count) => AnswerSource::Examples { count },
@@ -229,6 +233,21 @@ impl Exchange {
         let index = self.add(prompt, seed, source);
         events.push(index, stream);
         Ok(())
+    }
+
+    /// Takes the prompt's tokens from the beginning of the first choice's stream.
+    async fn take_prompt_tokens(
+        &mut self,
+        prompt: usize,
+        mut stream: GenerationStream,
+    ) -> Result<GenerationStream> {
+        let first = stream.next().await.transpose().map_err(|error| self.engine_error(prompt, &error))?;
+        let (tokens, rest) = match first {
+            Some(GenerationEvent::Prompt(tokens)) => (tokens, None),
+            other => (Vec::new(), other),
+        };
+        self.prompt_tokens.push(tokens);
+        Ok(Box::pin(stream::iter(rest.map(Ok)).chain(stream)))
     }
 
     async fn generate(
@@ -239,6 +258,9 @@ impl Exchange {
     ) -> autoglm_domain::Result<GenerationStream> {
         let mut sampling = self.request.sampling.clone();
         sampling.seed = seed;
+        if self.prompt_tokens.len() > prompt {
+            sampling.prompt_logprobs = None; // The first choice has scored the prompt.
+        }
         let input = self.input(prompt, examples);
         let left =
             self.arrival.limit(&self.shared.gateway.config).saturating_sub(self.arrival.started.elapsed());
@@ -253,24 +275,14 @@ impl Exchange {
         let index = self.choices.len();
         let ids = &*self.shared.gateway.ids;
         let id = if index == 0 { self.arrival.id } else { InteractionId::next(ids) };
-        self.choices.push(Choice {
-            id,
-            prompt,
-            seed,
-            source,
-            text: String::new(),
-            logprobs: Vec::new(),
-            first_token_ms: None,
-            end: None,
-            settled: false,
-        });
+        self.choices.push(Choice::new(id, prompt, seed, source));
         index
     }
 
     /// A prompt as the engine takes it, examples in front of the question.
     fn input(&self, prompt: usize, examples: &[Example]) -> GenerationInput {
         let messages = self.request.prompts.get(prompt).map(Vec::as_slice).unwrap_or_default();
-        input(self.request.endpoint, messages, examples)
+        input(self.request.endpoint, messages, self.request.toolbox.as_ref(), examples)
     }
 
     fn engine_error(&self, prompt: usize, error: &Error) -> GatewayError {
@@ -287,7 +299,7 @@ impl Exchange {
                         ),
                         param: prompt_param(self.request.endpoint),
                     },
-                    _ => GatewayError::Refused(with_hint(error)),
+                    _ => refused(self.request.endpoint, error),
                 }
             }
             _ => error.clone().into(),
@@ -295,18 +307,37 @@ impl Exchange {
     }
 }
 
+/// What the engine refuses; the field of the request that its message begins with, in backquotes, is named. The
+/// form of a response's text has another name than that of a chat answer.
+fn refused(endpoint: Endpoint, error: &Error) -> GatewayError {
+    let named = error.message.strip_prefix('`').and_then(|rest| rest.split_once('`'));
+    match named {
+        Some(("response_format", rest)) if endpoint == Endpoint::Responses => {
+            GatewayError::value("text.format", format!("`text.format`{rest}"))
+        }
+        Some((param, _)) => GatewayError::value(param, with_hint(error)),
+        None => GatewayError::Refused(with_hint(error)),
+    }
+}
+
 fn prompt_param(endpoint: Endpoint) -> &'static str {
     match endpoint {
         Endpoint::Chat => "messages",
         Endpoint::Completion => "prompt",
+        Endpoint::Responses => "input",
     }
 }
 
 /// A prompt as the engine takes it. In a conversation the examples are earlier turns before the last user
 /// turn (without their system prompts); in plain text they are paragraphs before it.
-pub(crate) fn input(endpoint: Endpoint, messages: &[ChatMessage], examples: &[Example]) -> GenerationInput {
+pub(crate) fn input(
+    endpoint: Endpoint,
+    messages: &[ChatMessage],
+    toolbox: Option<&Toolbox>,
+    examples: &[Example],
+) -> GenerationInput {
     match endpoint {
-        Endpoint::Chat => {
+        Endpoint::Chat | Endpoint::Responses => {
             let last = messages.iter().rposition(|message| message.role == Role::User).unwrap_or(0);
             let mut turns = Vec::with_capacity(messages.len() + 2 * examples.len());
             turns.extend(messages.iter().take(last).cloned());
@@ -316,7 +347,10 @@ pub(crate) fn input(endpoint: Endpoint, messages: &[ChatMessage], examples: &[Ex
                 turns.push(ChatMessage::assistant(example.target.as_str()));
             }
             turns.extend(messages.iter().skip(last).cloned());
-            GenerationInput::Chat(turns)
+            match toolbox {
+                Some(toolbox) => GenerationInput::ChatWithTools { messages: turns, toolbox: toolbox.clone() },
+                None => GenerationInput::Chat(turns),
+            }
         }
         Endpoint::Completion => {
             let mut text = String::new();

@@ -139,10 +139,13 @@ fn interaction(fields: &mut Fields) -> Result<InteractionId> {
     parse_id(&text, param)
 }
 
-/// The id of an interaction, as it stands in `param`.
+/// The id of an interaction, as it stands in `param`; a response's id is the interaction's with another beginning.
 pub(crate) fn parse_id(text: &str, param: &str) -> Result<InteractionId> {
-    text.parse().map_err(|_| {
-        let message = format!("`{text}` is not the id of an interaction (hint: they begin with `chatcmpl-`)");
+    let of_response = text.strip_prefix("resp_").map(|digits| format!("chatcmpl-{digits}"));
+    of_response.as_deref().unwrap_or(text).parse().map_err(|_| {
+        let message = format!(
+            "`{text}` is not the id of an interaction (hint: they begin with `chatcmpl-` or `resp_`)"
+        );
         GatewayError::value(param, message)
     })
 }

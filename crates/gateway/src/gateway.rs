@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     Admin, AliasTable, Config, GatewayError, MetricsPage, Observer, Recall, admin, completions, embeddings,
-    error::with_hint, feedback, health, intake, models, principal::Principals,
+    error::with_hint, feedback, health, intake, models, principal::Principals, responses,
 };
 
 /// HTTP over ports. Fill in the ports, then [`Gateway::serve`], or [`Gateway::router`] to put the routes
@@ -88,6 +88,7 @@ impl Shared {
         Router::new()
             .route("/v1/chat/completions", post(completions::chat))
             .route("/v1/completions", post(completions::text))
+            .route("/v1/responses", post(responses::responses))
             .route("/v1/embeddings", post(embeddings::embeddings))
             .route("/v1/models", get(models::list))
             .route("/v1/models/{*id}", get(models::one))

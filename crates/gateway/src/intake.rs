@@ -21,6 +21,7 @@ use crate::{
     error::Hidden,
     gateway::Shared,
     principal::{self, Caller},
+    response_body::response_id,
 };
 
 pub(crate) const VERSION_HEADER: HeaderName = HeaderName::from_static("x-autoglm-model-version");
@@ -81,6 +82,8 @@ pub(crate) async fn intake(State(shared): State<Arc<Shared>>, mut request: Reque
     };
     let request_id = if &*route == "/v1/chat/completions" || &*route == "/v1/completions" {
         id.to_string()
+    } else if &*route == "/v1/responses" {
+        response_id(id)
     } else {
         format!("req_{}", id.uuid().simple())
     };

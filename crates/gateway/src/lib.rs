@@ -31,7 +31,18 @@
 //! not roll dice unasked (the default is [`Config::temperature`]). `model` may be left out and is then
 //! `champion`. `top_k`, `min_p`, `repetition_penalty` and `autoglm: {"recall": "off" | "examples" |
 //! "answer"}` are understood as well. An answer from memory carries empty log-probabilities: no token of it
-//! was drawn. Both completion endpoints give ids that begin with `chatcmpl-`.
+//! was drawn. Both completion endpoints give ids that begin with `chatcmpl-`; a response's begins with `resp_`
+//! and has the same digits as its interaction, so that feedback takes either.
+//!
+//! * **Forms.** A schema in `response_format` is followed whether it is `strict` or not; keywords that cannot be
+//!   followed are refused. A remembered answer is used only where it has the form.
+//! * **Tools.** A tool's call is told once it is whole; what is no call after all comes as text. Calls are held
+//!   to their schemas where `tool_choice` requires them; with `auto` the model is free, `strict` or not. With
+//!   tools, memory gives examples but no answers. A forced call ends with `tool_calls`, as any other.
+//! * **Trainers.** `return_token_ids` and `prompt_logprobs` are vLLM's. With them, and with `echo`, memory has no
+//!   part in the answer; every token is reported then, also the one that ends it.
+//! * **Responses.** Every response is stored, as every answer is; `previous_response_id` continues what its
+//!   principal asked before, and takes the id of a chat answer as well.
 
 mod config;
 mod error;
@@ -41,11 +52,17 @@ mod ports;
 mod chat_request;
 mod completion_request;
 mod request;
+mod response_format;
+mod responses_request;
 mod sampling;
+mod tools;
 
+mod choice;
 mod exchange;
 mod logprobs;
 mod record;
+mod response_body;
+mod response_events;
 mod sse;
 mod whole;
 mod wire;
@@ -56,6 +73,7 @@ mod embeddings;
 mod feedback;
 mod health;
 mod models;
+mod responses;
 
 mod gateway;
 mod intake;

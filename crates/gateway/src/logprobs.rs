@@ -1,7 +1,7 @@
 //! Log-probabilities in OpenAI's two forms.
 
-use autoglm_domain::TokenLogprob;
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use autoglm_domain::{Endpoint, PromptToken, TokenLogprob};
+use serde::{Serialize, Serializer};
 
 /// Log-probabilities of a chat answer: `{"content": [{token, logprob, bytes, top_logprobs}], "refusal": null}`.
 #[derive(Debug, Serialize)]
@@ -10,8 +10,9 @@ pub(crate) struct ChatLogprobs<'a> {
     refusal: Option<()>,
 }
 
+/// A token of a chat answer or a response.
 #[derive(Debug, Serialize)]
-struct ChatToken<'a> {
+pub(crate) struct ChatToken<'a> {
     token: &'a str,
     logprob: f32,
     bytes: Option<&'a [u8]>,
@@ -27,20 +28,23 @@ struct Alternative<'a> {
 
 impl<'a> ChatLogprobs<'a> {
     pub(crate) fn new(tokens: &'a [TokenLogprob]) -> Self {
-        let content = tokens
-            .iter()
-            .map(|token| ChatToken {
-                token: &token.token,
-                logprob: token.logprob,
-                bytes: bytes(&token.token),
-                top_logprobs: token
-                    .top
-                    .iter()
-                    .map(|(text, logprob)| Alternative { token: text, logprob: *logprob, bytes: bytes(text) })
-                    .collect(),
-            })
-            .collect();
-        Self { content, refusal: None }
+        Self { content: tokens.iter().map(ChatToken::new).collect(), refusal: None }
+    }
+}
+
+impl<'a> ChatToken<'a> {
+    pub(crate) fn new(token: &'a TokenLogprob) -> Self {
+        let alternative = |(text, logprob): &'a (String, f32)| Alternative {
+            token: text,
+            logprob: *logprob,
+            bytes: bytes(text),
+        };
+        Self {
+            token: &token.token,
+            logprob: token.logprob,
+            bytes: bytes(&token.token),
+            top_logprobs: token.top.iter().map(alternative).collect(),
+        }
     }
 }
 
@@ -49,43 +53,100 @@ fn bytes(token: &str) -> Option<&[u8]> {
     (!token.contains(char::REPLACEMENT_CHARACTER)).then_some(token.as_bytes())
 }
 
-/// Log-probabilities of a plain completion: four lists side by side.
-#[derive(Debug, Serialize)]
+/// Log-probabilities of a plain completion: four lists side by side. The first token of an echoed prompt has none.
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct TextLogprobs<'a> {
     tokens: Vec<&'a str>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Vec<Top<'a>>,
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Vec<Option<Top<'a>>>,
     text_offset: Vec<usize>,
 }
 
 impl<'a> TextLogprobs<'a> {
     /// `offset` is where the first token begins, in characters of the answer; it is moved behind the last.
     pub(crate) fn new(tokens: &'a [TokenLogprob], offset: &mut usize) -> Self {
-        let mut text_offset = Vec::with_capacity(tokens.len());
+        let mut lists = Self::default();
         for token in tokens {
-            text_offset.push(*offset);
+            lists.text_offset.push(*offset);
             *offset += token.token.chars().count();
+            lists.tokens.push(&token.token);
+            lists.token_logprobs.push(Some(token.logprob));
+            lists.top_logprobs.push(Some(Top::Answer(&token.top)));
         }
-        Self {
-            tokens: tokens.iter().map(|token| token.token.as_str()).collect(),
-            token_logprobs: tokens.iter().map(|token| token.logprob).collect(),
-            top_logprobs: tokens.iter().map(|token| Top(&token.top)).collect(),
-            text_offset,
+        lists
+    }
+
+    /// The same with the prompt, which stands before the answer: `text` as `tokens`.
+    pub(crate) fn of_prompt(text: &str, tokens: &'a [PromptToken], offset: &mut usize) -> Self {
+        let mut lists = Self::default();
+        let mut rest = text;
+        for token in tokens {
+            lists.text_offset.push(*offset);
+            // A begin token, which stands for none of the text, takes no room.
+            if let Some(after) = rest.strip_prefix(token.token.as_str()) {
+                *offset += token.token.chars().count();
+                rest = after;
+            }
+            lists.tokens.push(&token.token);
+            lists.token_logprobs.push(token.score.as_ref().map(|score| score.logprob));
+            lists.top_logprobs.push(token.score.as_ref().map(|score| Top::Prompt(&score.top)));
         }
+        *offset = text.chars().count();
+        lists
+    }
+
+    /// Puts the lists of `next` behind these.
+    pub(crate) fn append(&mut self, next: Self) {
+        self.tokens.extend(next.tokens);
+        self.token_logprobs.extend(next.token_logprobs);
+        self.top_logprobs.extend(next.top_logprobs);
+        self.text_offset.extend(next.text_offset);
     }
 }
 
 /// Alternatives as an object from token to log-probability.
 #[derive(Debug)]
-struct Top<'a>(&'a [(String, f32)]);
+enum Top<'a> {
+    Answer(&'a [(String, f32)]),
+    Prompt(&'a [(u32, String, f32)]),
+}
 
 impl Serialize for Top<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (token, logprob) in self.0 {
-            map.serialize_entry(token, logprob)?;
+        match self {
+            Self::Answer(top) => serializer.collect_map(top.iter().map(|(token, logprob)| (token, logprob))),
+            Self::Prompt(top) => {
+                serializer.collect_map(top.iter().map(|(_, token, logprob)| (token, logprob)))
+            }
         }
-        map.end()
+    }
+}
+
+/// How likely the tokens of a prompt are, in vLLM's form: `null` for the first, then an object from the ids of
+/// the token and its alternatives to `{logprob, rank, decoded_token}`.
+#[derive(Debug)]
+pub(crate) struct PromptLogprobs<'a>(pub(crate) &'a [PromptToken]);
+
+#[derive(Debug, Serialize)]
+struct RankedToken<'a> {
+    logprob: f32,
+    rank: u32,
+    decoded_token: &'a str,
+}
+
+impl Serialize for PromptLogprobs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|token| {
+            let score = token.score.as_ref()?;
+            let own = RankedToken { logprob: score.logprob, rank: score.rank, decoded_token: &token.token };
+            let mut entries = serde_json::Map::new();
+            entries.insert(token.id.to_string(), serde_json::to_value(own).ok()?);
+            for ((id, text, logprob), rank) in score.top.iter().zip(1..) {
+                let other = RankedToken { logprob: *logprob, rank, decoded_token: text };
+                entries.entry(id.to_string()).or_insert(serde_json::to_value(other).ok()?);
+            }
+            Some(entries)
+        }))
     }
 }
 
@@ -97,4 +158,14 @@ pub(crate) enum Logprobs<'a> {
     Chat(ChatLogprobs<'a>),
     /// Of a plain completion.
     Text(TextLogprobs<'a>),
+}
+
+impl<'a> Logprobs<'a> {
+    /// Those of an answer's tokens, in the endpoint's form; `offset` as in [`TextLogprobs::new`].
+    pub(crate) fn new(endpoint: Endpoint, tokens: &'a [TokenLogprob], offset: &mut usize) -> Self {
+        match endpoint {
+            Endpoint::Completion => Self::Text(TextLogprobs::new(tokens, offset)),
+            Endpoint::Chat | Endpoint::Responses => Self::Chat(ChatLogprobs::new(tokens)),
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use autoglm_domain::{
-    AnswerSource, ChatMessage, Endpoint, Event, FinishReason, GenerationInput, Interaction, Result, Usage,
+    AnswerSource, ChatMessage, Endpoint, Event, FinishReason, GenerationInput, Interaction, Result,
+    ToolChoice, Toolbox, Usage,
 };
 use tokio::{runtime::Handle, task::JoinHandle, time::timeout_at};
 
@@ -39,6 +40,9 @@ impl Exchange {
     /// The interactions of the choices for which `end` says how they ended; they count as settled.
     fn take_interactions(&mut self, end: impl Fn(&Choice) -> Option<End>) -> Vec<Interaction> {
         let mut interactions = Vec::new();
+        let shape = self.request.response.as_ref();
+        let instructed = shape.is_some_and(|shape| shape.instructions.is_some());
+        let tools = self.request.toolbox.as_ref().map(|toolbox| toolbox.tools.clone()).unwrap_or_default();
         for index in 0..self.choices.len() {
             let Some((prompt, end)) = self.choices.get(index).and_then(|c| Some((c.prompt, end(c)?))) else {
                 continue;
@@ -46,6 +50,7 @@ impl Exchange {
             let messages = self.messages_for(index, prompt);
             let Some(choice) = self.choices.get_mut(index) else { continue };
             choice.settled = true;
+            let (answer, turn) = choice.take_record();
             let mut sampling = self.request.sampling.clone();
             sampling.seed = choice.seed;
             interactions.push(Interaction {
@@ -55,8 +60,11 @@ impl Exchange {
                 model: self.request.model.clone(),
                 version: self.version,
                 messages,
+                instructed,
+                tools: tools.clone(),
                 sampling,
-                answer: std::mem::take(&mut choice.text),
+                answer,
+                turn,
                 source: choice.source,
                 finish_reason: end.finish_reason,
                 usage: end.usage,
@@ -134,7 +142,10 @@ impl Shared {
     /// Token counts of an answer that was cut off, which the engine did not get to report.
     fn count(&self, interaction: &Interaction) -> Usage {
         let generator = &self.gateway.generator;
-        let prompt = input(interaction.endpoint, &interaction.messages, &[]);
+        let tools = interaction.tools.clone();
+        let toolbox = Toolbox { tools, choice: ToolChoice::Auto, parallel: true };
+        let toolbox = Some(&toolbox).filter(|toolbox| !toolbox.tools.is_empty());
+        let prompt = input(interaction.endpoint, &interaction.messages, toolbox, &[]);
         let answer = GenerationInput::Text(interaction.answer.clone());
         Usage {
             prompt_tokens: generator.count_tokens(&prompt).unwrap_or_default(),
@@ -148,6 +159,7 @@ fn measure(interaction: &Interaction) {
     let endpoint = match interaction.endpoint {
         Endpoint::Chat => "chat",
         Endpoint::Completion => "completion",
+        Endpoint::Responses => "responses",
     };
     let source = match interaction.source {
         AnswerSource::Weights => "weights",

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use autoglm_domain::{ChatMessage, Endpoint, Sampling};
+use autoglm_domain::{ChatMessage, Endpoint, Sampling, Toolbox};
 use serde_json::Value;
 
-use crate::{GatewayError, RecallMode, fields::Fields};
+use crate::{GatewayError, RecallMode, fields::Fields, responses_request::ResponseShape};
 
 type Result<T> = std::result::Result<T, GatewayError>;
 
@@ -37,6 +37,48 @@ pub(crate) struct AnswerRequest {
     pub(crate) metadata: BTreeMap<String, String>,
     /// How memory should take part, where the client says so.
     pub(crate) recall: Option<RecallMode>,
+    /// What is shown of the prompt and of tokens beside the answer.
+    pub(crate) show: Show,
+    /// The tools that the model may call.
+    pub(crate) toolbox: Option<Toolbox>,
+    /// What a response says of its request.
+    pub(crate) response: Option<Box<ResponseShape>>,
+}
+
+/// What a response shows beside the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Show {
+    /// The prompt before the answer.
+    pub(crate) echo: bool,
+    /// The ids of the tokens of prompt and answer.
+    pub(crate) token_ids: bool,
+    /// How likely the prompt's tokens are.
+    pub(crate) prompt_logprobs: bool,
+}
+
+impl Show {
+    /// What the fields in `sampling` ask to be shown.
+    pub(crate) fn of(sampling: &Sampling, stream: bool) -> Result<Self> {
+        let (token_ids, prompt_logprobs) = (sampling.token_ids, sampling.prompt_logprobs.is_some());
+        if prompt_logprobs && stream {
+            let message = "`prompt_logprobs` is not for `stream: true` (hint: ask without a stream)";
+            return Err(GatewayError::value("prompt_logprobs", message));
+        }
+        Ok(Self { echo: false, token_ids, prompt_logprobs })
+    }
+
+    /// How memory takes part: not at all where the weights and the prompt themselves are asked about.
+    pub(crate) fn recall(self, asked: Option<RecallMode>) -> Result<Option<RecallMode>> {
+        if self == Self::default() {
+            return Ok(asked);
+        }
+        if asked.is_none_or(|mode| mode == RecallMode::Off) {
+            return Ok(Some(RecallMode::Off));
+        }
+        let message = "`autoglm.recall` must be `off` with `echo`, `return_token_ids` and `prompt_logprobs`, \
+                       which show what the weights make of the prompt as it is";
+        Err(GatewayError::value("autoglm.recall", message))
+    }
 }
 
 /// Reads `model`; the champion answers where none is named.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use autoglm_domain::{Endpoint, GenerationEvent, TokenLogprob};
+use autoglm_domain::{Endpoint, GenerationEvent, TokenLogprob, ToolCallPiece};
 use axum::{
     body::Body,
     http::{HeaderValue, header},
@@ -14,7 +14,8 @@ use crate::{
     GatewayError,
     exchange::{Events, Exchange, Step},
     intake::{VERSION_HEADER, version_value},
-    wire::{ChoiceExtension, ChunkChoice, Head, UsageBody, write_json},
+    request::Show,
+    wire::{ChoiceExtension, ChunkChoice, Head, ShownPrompt, TokensOf, UsageBody, finish_word, write_json},
 };
 
 /// Sends events as they come. Each choice is recorded before its last chunk; what cannot be recorded, or
@@ -29,13 +30,20 @@ pub(crate) fn respond(mut exchange: Exchange, mut events: Events) -> Response {
         loop {
             let frame = match events.next().await {
                 Ok(Step::KeepAlive) => Ok(Bytes::from_static(b": keep-alive\n\n")),
-                Ok(Step::Of(index, GenerationEvent::Text { text, logprobs })) => {
-                    exchange.extend(index, &text, &logprobs);
-                    Ok(frames.text(&exchange, index, &text, &logprobs))
-                }
-                Ok(Step::Of(index, GenerationEvent::Done { finish_reason, usage })) => {
-                    exchange.end(index, finish_reason, usage);
-                    exchange.record().await.map(|()| frames.last(&exchange, index))
+                Ok(Step::Of(index, event)) => {
+                    exchange.take_in(index, &event);
+                    match event {
+                        GenerationEvent::Text { text, logprobs } => {
+                            Ok(frames.text(&exchange, index, &text, &logprobs))
+                        }
+                        GenerationEvent::ToolCall(piece) => Ok(frames.call(&exchange, index, &piece)),
+                        GenerationEvent::Prompt(_) => continue,
+                        GenerationEvent::Done { .. } => {
+                            // Before the record, which takes what the chunks tell.
+                            let last = frames.last(&exchange, index);
+                            exchange.record().await.map(|()| last)
+                        }
+                    }
                 }
                 Err(error) => Err(error),
             };
@@ -52,7 +60,12 @@ pub(crate) fn respond(mut exchange: Exchange, mut events: Events) -> Response {
             }
         }
     };
-    let mut response = Body::from_stream(stream).into_response();
+    self::stream(Body::from_stream(stream), version)
+}
+
+/// A response of server-sent events.
+pub(crate) fn stream(body: Body, version: HeaderValue) -> Response {
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -69,6 +82,7 @@ struct Frames {
     after: &'static [u8],
     include_usage: bool,
     logprobs: bool,
+    show: Show,
     progress: Vec<Progress>,
 }
 
@@ -91,13 +105,14 @@ impl Frames {
             after: if include_usage { b"],\"usage\":null}\n\n" } else { b"]}\n\n" },
             include_usage,
             logprobs: exchange.request.sampling.logprobs.is_some(),
+            show: exchange.request.show,
             progress: vec![Progress::default(); exchange.choices.len()],
         }
     }
 
     fn text(&mut self, exchange: &Exchange, index: usize, text: &str, tokens: &[TokenLogprob]) -> Bytes {
         let mut out = self.begin(exchange, index);
-        let tokens = self.logprobs.then_some(tokens);
+        let tokens = TokensOf { tokens, logprobs: self.logprobs, ids: self.show.token_ids };
         let mut unused = Progress::default();
         let progress = self.progress.get_mut(index).unwrap_or(&mut unused);
         let chunk = ChunkChoice::text(self.endpoint, index, text, tokens, &mut progress.offset);
@@ -105,11 +120,19 @@ impl Frames {
         Bytes::from(out)
     }
 
+    fn call(&mut self, exchange: &Exchange, index: usize, piece: &ToolCallPiece) -> Bytes {
+        let mut out = self.begin(exchange, index);
+        if let Some(choice) = exchange.choices.get(index) {
+            self.write(&mut out, &ChunkChoice::call(self.endpoint, index, choice, piece));
+        }
+        Bytes::from(out)
+    }
+
     /// The last chunk of a choice, and after that of the last choice the usage and `[DONE]`.
     fn last(&mut self, exchange: &Exchange, index: usize) -> Bytes {
         let mut out = self.begin(exchange, index);
-        if let Some(end) = exchange.choices.get(index).and_then(|choice| choice.end) {
-            self.write(&mut out, &ChunkChoice::last(self.endpoint, index, end.finish_reason));
+        if let Some(choice) = exchange.choices.get(index) {
+            self.write(&mut out, &ChunkChoice::last(self.endpoint, index, finish_word(choice)));
         }
         if exchange.all_ended() {
             if self.include_usage {
@@ -129,9 +152,38 @@ impl Frames {
         let begun = self.progress.get_mut(index).is_none_or(|p| std::mem::replace(&mut p.begun, true));
         if !begun && let Some(choice) = exchange.choices.get(index) {
             let extension = ChoiceExtension::new(choice, exchange.version);
-            self.write(&mut out, &ChunkChoice::first(self.endpoint, index, extension));
+            let first = ChunkChoice::first(self.endpoint, index, extension);
+            match self.endpoint {
+                Endpoint::Completion => {
+                    self.write(&mut out, &first);
+                    if self.show.echo || self.show.token_ids {
+                        let mut offset = 0;
+                        self.write(&mut out, &ChunkChoice::prompt(exchange, index, choice, &mut offset));
+                        self.progress.iter_mut().skip(index).take(1).for_each(|p| p.offset = offset);
+                    }
+                }
+                _ if self.show.token_ids => {
+                    self.write_with(&mut out, &first, &ShownPrompt::new(exchange, choice.prompt));
+                }
+                _ => self.write(&mut out, &first),
+            }
         }
         out
+    }
+
+    /// A chunk of a chat answer with what is shown of the prompt.
+    fn write_with(&self, out: &mut Vec<u8>, choice: &ChunkChoice<'_>, prompt: &ShownPrompt<'_>) {
+        self.write(out, choice);
+        out.truncate(out.len() - b"}\n\n".len());
+        let mut members = Vec::new();
+        write_json(&mut members, prompt);
+        if let Some(members) = members.strip_prefix(b"{").filter(|members| members.len() > 1) {
+            out.push(b',');
+            out.extend_from_slice(members);
+        } else {
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"\n\n");
     }
 
     fn write(&self, out: &mut Vec<u8>, choice: &ChunkChoice<'_>) {

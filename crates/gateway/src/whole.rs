@@ -1,6 +1,5 @@
 //! Answers in one piece.
 
-use autoglm_domain::GenerationEvent;
 use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse as _, Response},
@@ -16,19 +15,9 @@ use crate::{
 pub(crate) async fn respond(mut exchange: Exchange, mut events: Events) -> Result<Response, GatewayError> {
     while !exchange.all_ended() {
         match events.next().await {
-            Ok(Step::Of(index, GenerationEvent::Text { text, logprobs })) => {
-                exchange.extend(index, &text, &logprobs);
-            }
-            Ok(Step::Of(index, GenerationEvent::Done { finish_reason, usage })) => {
-                exchange.end(index, finish_reason, usage);
-            }
+            Ok(Step::Of(index, event)) => exchange.take_in(index, &event),
             Ok(Step::KeepAlive) => {}
-            Err(error) => {
-                if !matches!(error, GatewayError::TimedOut { .. } | GatewayError::Stopping) {
-                    exchange.abandon();
-                }
-                return Err(error);
-            }
+            Err(error) => return Err(give_up(&mut exchange, error)),
         }
     }
     let mut body = Vec::with_capacity(1024);
@@ -37,4 +26,12 @@ pub(crate) async fn respond(mut exchange: Exchange, mut events: Events) -> Resul
     let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
+}
+
+/// What ends an answer early: where the answer itself failed there is nothing to record.
+pub(crate) fn give_up(exchange: &mut Exchange, error: GatewayError) -> GatewayError {
+    if !matches!(error, GatewayError::TimedOut { .. } | GatewayError::Stopping) {
+        exchange.abandon();
+    }
+    error
 }

@@ -1,13 +1,17 @@
 //! What an answer looks like on the wire, whole and in pieces.
 
+use std::borrow::Cow;
+
 use autoglm_domain::{
-    AnswerSource, Endpoint, FinishReason, InteractionId, TokenLogprob, Usage, VersionNumber,
+    AnswerSource, Endpoint, FinishReason, InteractionId, PromptToken, TokenLogprob, ToolCall, ToolCallPiece,
+    Usage, VersionNumber,
 };
 use serde::Serialize;
 
 use crate::{
     exchange::{Choice, Exchange},
-    logprobs::{ChatLogprobs, Logprobs, TextLogprobs},
+    logprobs::{Logprobs, PromptLogprobs, TextLogprobs},
+    request::AnswerRequest,
 };
 
 /// Our extension of a choice: the interaction that feedback should name, and what the answer came from.
@@ -41,12 +45,13 @@ impl From<Usage> for UsageBody {
     }
 }
 
-/// OpenAI's word; it has none for an answer that was cut off.
-pub(crate) fn finish_word(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop | FinishReason::Cancelled => "stop",
+/// OpenAI's word for how a choice ended; it has none for an answer that was cut off.
+pub(crate) fn finish_word(choice: &Choice) -> Option<&'static str> {
+    Some(match choice.end?.finish_reason {
         FinishReason::Length => "length",
-    }
+        FinishReason::Stop | FinishReason::Cancelled if choice.calls.is_empty() => "stop",
+        FinishReason::Stop | FinishReason::Cancelled => "tool_calls",
+    })
 }
 
 /// What every object of one answer begins with.
@@ -65,6 +70,7 @@ impl<'a> Head<'a> {
             (Endpoint::Chat, false) => "chat.completion",
             (Endpoint::Chat, true) => "chat.completion.chunk",
             (Endpoint::Completion, _) => "text_completion",
+            (Endpoint::Responses, _) => "response",
         };
         Self {
             id: exchange.arrival.id,
@@ -93,6 +99,8 @@ pub(crate) struct Whole<'a> {
     head: Head<'a>,
     choices: Vec<WholeChoice<'a>>,
     usage: UsageBody,
+    #[serde(flatten)]
+    prompt: ShownPrompt<'a>,
 }
 
 #[derive(Debug, Serialize)]
@@ -101,41 +109,126 @@ struct WholeChoice<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Message<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
+    text: Option<Cow<'a, str>>,
     logprobs: Option<Logprobs<'a>>,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
+    #[serde(flatten)]
+    prompt: ShownPrompt<'a>,
     autoglm: ChoiceExtension,
 }
 
 #[derive(Debug, Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    content: Option<&'a str>,
     refusal: Option<()>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<WholeCall<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct WholeCall<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Function<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
+}
+
+impl<'a> Message<'a> {
+    fn new(choice: &'a Choice) -> Self {
+        let call = |call: &'a ToolCall| WholeCall {
+            id: &call.id,
+            r#type: "function",
+            function: Function { name: Some(&call.name), arguments: &call.arguments },
+        };
+        // An answer that only calls says nothing, which is not the same as an empty text.
+        let silent = choice.text.is_empty() && !choice.calls.is_empty();
+        Self {
+            role: "assistant",
+            content: (!silent).then_some(choice.text.as_str()),
+            refusal: None,
+            tool_calls: choice.calls.iter().map(call).collect(),
+        }
+    }
+}
+
+/// What is shown of a prompt: of the only one beside a chat answer, of each choice's own in a completion.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct ShownPrompt<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs<'a>>,
+}
+
+impl<'a> ShownPrompt<'a> {
+    pub(crate) fn new(exchange: &'a Exchange, prompt: usize) -> Self {
+        let tokens = exchange.prompt_tokens.get(prompt).map(Vec::as_slice);
+        let show = exchange.request.show;
+        let ids = |tokens: &[PromptToken]| tokens.iter().map(|token| token.id).collect();
+        Self {
+            prompt_token_ids: tokens.filter(|_| show.token_ids).map(ids),
+            prompt_logprobs: tokens.filter(|_| show.prompt_logprobs).map(PromptLogprobs),
+        }
+    }
 }
 
 impl<'a> Whole<'a> {
     pub(crate) fn new(exchange: &'a Exchange) -> Self {
-        let endpoint = exchange.request.endpoint;
-        let wanted = exchange.request.sampling.logprobs.is_some();
-        let choice = |(index, choice): (usize, &'a Choice)| {
-            let text = choice.text.as_str();
-            let (message, text) = match endpoint {
-                Endpoint::Chat => (Some(Message { role: "assistant", content: text, refusal: None }), None),
-                Endpoint::Completion => (None, Some(text)),
-            };
-            WholeChoice {
-                index,
-                message,
-                text,
-                logprobs: wanted.then(|| logprobs(endpoint, &choice.logprobs, &mut 0)),
-                finish_reason: choice.end.map(|end| finish_word(end.finish_reason)),
-                autoglm: ChoiceExtension::new(choice, exchange.version),
-            }
-        };
+        let choice = |(index, choice)| WholeChoice::new(exchange, index, choice);
         let choices = exchange.choices.iter().enumerate().map(choice).collect();
-        Self { head: Head::new(exchange, false), choices, usage: exchange.usage().into() }
+        let prompt = match exchange.request.endpoint {
+            Endpoint::Completion => ShownPrompt::default(),
+            _ => ShownPrompt::new(exchange, 0),
+        };
+        Self { head: Head::new(exchange, false), choices, usage: exchange.usage().into(), prompt }
     }
+}
+
+impl<'a> WholeChoice<'a> {
+    fn new(exchange: &'a Exchange, index: usize, choice: &'a Choice) -> Self {
+        let AnswerRequest { endpoint, sampling, show, .. } = &exchange.request;
+        let mut offset = 0;
+        let echoed = exchange.echoed(choice);
+        let mut lists = sampling.logprobs.map(|_| Logprobs::new(*endpoint, &choice.logprobs, &mut 0));
+        let (message, text, prompt) = match endpoint {
+            Endpoint::Completion => {
+                let text = match &echoed {
+                    Some((prompt, _)) => Cow::Owned(format!("{prompt}{}", choice.text)),
+                    None => Cow::Borrowed(choice.text.as_str()),
+                };
+                (None, Some(text), ShownPrompt::new(exchange, choice.prompt))
+            }
+            _ => (Some(Message::new(choice)), None, ShownPrompt::default()),
+        };
+        if let (Some((text, tokens)), Some(_)) = (&echoed, &lists) {
+            let mut both = TextLogprobs::of_prompt(text, tokens, &mut offset);
+            both.append(TextLogprobs::new(&choice.logprobs, &mut offset));
+            lists = Some(Logprobs::Text(both));
+        }
+        Self {
+            index,
+            message,
+            text,
+            logprobs: lists,
+            finish_reason: finish_word(choice),
+            token_ids: show.token_ids.then(|| ids(&choice.logprobs)),
+            prompt,
+            autoglm: ChoiceExtension::new(choice, exchange.version),
+        }
+    }
+}
+
+fn ids(tokens: &[TokenLogprob]) -> Vec<u32> {
+    tokens.iter().map(|token| token.id).collect()
 }
 
 /// One choice in a chunk of a stream.
@@ -149,61 +242,119 @@ pub(crate) struct ChunkChoice<'a> {
     logprobs: Option<Logprobs<'a>>,
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
+    #[serde(flatten)]
+    prompt: ShownPrompt<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     autoglm: Option<ChoiceExtension>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[DeltaCall<'a>; 1]>,
+}
+
+/// A piece of a call: the first has id and name, the others more of the arguments.
+#[derive(Debug, Serialize)]
+struct DeltaCall<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+    function: Function<'a>,
 }
 
 impl<'a> ChunkChoice<'a> {
     /// The first chunk of a choice: who speaks, and our extension.
     pub(crate) fn first(endpoint: Endpoint, index: usize, autoglm: ChoiceExtension) -> Self {
-        let role = Some("assistant");
-        let mut chunk = Self::blank(endpoint, index, Delta { role, content: Some("") });
+        let delta = Delta { role: Some("assistant"), content: Some(""), tool_calls: None };
+        let mut chunk = Self::blank(endpoint, index, delta);
         chunk.autoglm = Some(autoglm);
         chunk
     }
 
-    /// Some more text; `tokens` where log-probabilities were asked for, `offset` as in [`TextLogprobs`].
+    /// The prompt of a plain completion, before its answer: its tokens, and its text where it is echoed.
+    pub(crate) fn prompt(exchange: &'a Exchange, index: usize, choice: &Choice, offset: &mut usize) -> Self {
+        let mut chunk = Self::blank(Endpoint::Completion, index, Delta::default());
+        chunk.prompt = ShownPrompt::new(exchange, choice.prompt);
+        if let Some((text, tokens)) = exchange.echoed(choice) {
+            chunk.text = Some(text);
+            let lists = TextLogprobs::of_prompt(text, tokens, offset);
+            chunk.logprobs = exchange.request.sampling.logprobs.map(|_| Logprobs::Text(lists));
+        }
+        chunk
+    }
+
+    /// Some more text, with what `tokens` asks to be shown; `offset` as in [`TextLogprobs`].
     pub(crate) fn text(
         endpoint: Endpoint,
         index: usize,
         text: &'a str,
-        tokens: Option<&'a [TokenLogprob]>,
+        tokens: TokensOf<'a>,
         offset: &mut usize,
     ) -> Self {
-        let mut chunk = Self::blank(endpoint, index, Delta { role: None, content: Some(text) });
+        let mut chunk = Self::blank(endpoint, index, Delta { content: Some(text), ..Delta::default() });
         chunk.text = chunk.text.map(|_| text);
-        chunk.logprobs = tokens.map(|tokens| logprobs(endpoint, tokens, offset));
+        chunk.logprobs = tokens.logprobs.then(|| Logprobs::new(endpoint, tokens.tokens, offset));
+        chunk.token_ids = tokens.ids.then(|| ids(tokens.tokens));
         chunk
     }
 
-    /// The last chunk of a choice.
-    pub(crate) fn last(endpoint: Endpoint, index: usize, reason: FinishReason) -> Self {
-        let mut chunk = Self::blank(endpoint, index, Delta { role: None, content: None });
-        chunk.finish_reason = Some(finish_word(reason));
+    /// A piece of a call, which `choice` has taken in.
+    pub(crate) fn call(
+        endpoint: Endpoint,
+        index: usize,
+        choice: &'a Choice,
+        piece: &'a ToolCallPiece,
+    ) -> Self {
+        let name = piece.name.as_deref();
+        let id = choice.calls.get(piece.index).filter(|_| name.is_some()).map(|call| call.id.as_str());
+        let call = DeltaCall {
+            index: piece.index,
+            id,
+            r#type: id.map(|_| "function"),
+            function: Function { name, arguments: &piece.arguments },
+        };
+        Self::blank(endpoint, index, Delta { tool_calls: Some([call]), ..Delta::default() })
+    }
+
+    /// The last chunk of a choice, which ended with `word`.
+    pub(crate) fn last(endpoint: Endpoint, index: usize, word: Option<&'static str>) -> Self {
+        let mut chunk = Self::blank(endpoint, index, Delta::default());
+        chunk.finish_reason = word;
         chunk
     }
 
     fn blank(endpoint: Endpoint, index: usize, delta: Delta<'a>) -> Self {
         let (delta, text) = match endpoint {
-            Endpoint::Chat => (Some(delta), None),
             Endpoint::Completion => (None, Some("")),
+            _ => (Some(delta), None),
         };
-        Self { index, delta, text, logprobs: None, finish_reason: None, autoglm: None }
+        Self {
+            index,
+            delta,
+            text,
+            logprobs: None,
+            finish_reason: None,
+            token_ids: None,
+            prompt: ShownPrompt::default(),
+            autoglm: None,
+        }
     }
 }
 
-fn logprobs<'a>(endpoint: Endpoint, tokens: &'a [TokenLogprob], offset: &mut usize) -> Logprobs<'a> {
-    match endpoint {
-        Endpoint::Chat => Logprobs::Chat(ChatLogprobs::new(tokens)),
-        Endpoint::Completion => Logprobs::Text(TextLogprobs::new(tokens, offset)),
-    }
+/// The tokens of a piece of text, and what is shown of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokensOf<'a> {
+    pub(crate) tokens: &'a [TokenLogprob],
+    pub(crate) logprobs: bool,
+    pub(crate) ids: bool,
 }
 
 /// Appends `value` as JSON. Our own types always serialise; should one not, the log says so.

@@ -145,7 +145,7 @@ mod tests {
     fn interleaving_spreads_both_and_loses_none() {
         let merged = interleave(vec!['n'; 2], vec!['r'; 6]);
         assert_eq!(merged.iter().collect::<String>(), "nrrrnrrr");
-        assert_eq!(interleave(Vec::<u8>::new(), vec![]), vec![]);
+        assert_eq!(interleave(Vec::<u8>::new(), vec![]), Vec::<u8>::new());
         assert_eq!(interleave(vec![1, 2], vec![]), vec![1, 2]);
         assert_eq!(interleave(vec![], vec![3]), vec![3]);
     }

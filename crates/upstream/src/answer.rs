@@ -69,9 +69,11 @@ pub(crate) fn stream(opened: Opened, asked: Asked) -> GenerationStream {
         };
         loop {
             match answer.next(&asked).await {
-                Ok(Next::Text(event)) => {
+                Ok(Next::Some(events)) => {
                     verdict.succeeded();
-                    yield Ok(event);
+                    for event in events {
+                        yield Ok(event);
+                    }
                 }
                 Ok(Next::Nothing) => {}
                 Ok(Next::End(finish_reason)) => {
@@ -114,7 +116,7 @@ impl Verdict {
 }
 
 enum Next {
-    Text(GenerationEvent),
+    Some(Vec<GenerationEvent>),
     Nothing,
     End(FinishReason),
 }
@@ -170,12 +172,16 @@ impl Answer {
         self.begun |= piece.generated;
         self.finish_reason = piece.finish_reason.or(self.finish_reason);
         self.usage = piece.usage.or(self.usage);
-        if piece.text.is_empty() && piece.logprobs.is_empty() {
+        let said = !piece.text.is_empty() || !piece.logprobs.is_empty();
+        if !said && piece.calls.is_empty() {
             return Next::Nothing;
         }
         let tokens = u32::try_from(piece.logprobs.len()).unwrap_or(u32::MAX).max(1);
         self.tokens = self.tokens.saturating_add(tokens);
-        Next::Text(GenerationEvent::Text { text: piece.text, logprobs: piece.logprobs })
+        let text = GenerationEvent::Text { text: piece.text, logprobs: piece.logprobs };
+        let mut events = Vec::from_iter(said.then_some(text));
+        events.extend(piece.calls.into_iter().map(GenerationEvent::ToolCall));
+        Next::Some(events)
     }
 
     /// What the upstream reports, or what was seen and estimated.

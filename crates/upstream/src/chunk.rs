@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use autoglm_domain::{FinishReason, TokenLogprob, Usage};
+use autoglm_domain::{FinishReason, TokenLogprob, ToolCallPiece, Usage};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ pub(crate) struct Piece {
     /// Whether something was generated, be it text or what is not handed on (reasoning).
     pub(crate) generated: bool,
     pub(crate) logprobs: Vec<TokenLogprob>,
+    pub(crate) calls: Vec<ToolCallPiece>,
     pub(crate) finish_reason: Option<FinishReason>,
     pub(crate) usage: Option<Usage>,
 }
@@ -42,6 +43,32 @@ struct Delta {
     /// vLLM's and SGLang's name for what a reasoning model thinks, and the newer one.
     reasoning_content: Option<String>,
     reasoning: Option<String>,
+    tool_calls: Option<Vec<CallDelta>>,
+}
+
+#[derive(Deserialize)]
+struct CallDelta {
+    #[serde(default)]
+    index: usize,
+    function: Option<FunctionDelta>,
+}
+
+#[derive(Deserialize)]
+struct FunctionDelta {
+    name: Option<String>,
+    arguments: Option<String>,
+}
+
+/// A piece of a call. Nobody knows how the model wrote it.
+fn call(delta: CallDelta) -> ToolCallPiece {
+    let (name, arguments) =
+        delta.function.map(|function| (function.name, function.arguments)).unwrap_or_default();
+    ToolCallPiece {
+        index: delta.index,
+        name: name.filter(|name| !name.is_empty()),
+        arguments: arguments.unwrap_or_default(),
+        written: String::new(),
+    }
 }
 
 #[derive(Deserialize)]
@@ -86,14 +113,17 @@ pub(crate) fn read(data: &str) -> Result<Piece> {
     }
     let mut piece = Piece::default();
     for choice in chunk.choices.unwrap_or_default().into_iter().filter(|choice| choice.index == 0) {
-        let (mut text, mut thought) = (choice.text, None);
+        let (mut text, mut thought, mut calls) = (choice.text, None, None);
         if let Some(delta) = choice.delta {
             text = text.or(delta.content);
             thought = delta.reasoning_content.or(delta.reasoning);
+            calls = delta.tool_calls;
         }
         let is_something = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         piece.generated |= is_something(&text) || is_something(&thought);
         piece.text.push_str(&text.unwrap_or_default());
+        piece.calls.extend(calls.unwrap_or_default().into_iter().map(call));
+        piece.generated |= !piece.calls.is_empty();
         piece.logprobs.extend(choice.logprobs.map(logprobs).unwrap_or_default());
         if let Some(word) = choice.finish_reason {
             piece.finish_reason = Some(finish_reason(&word)?);
@@ -183,6 +213,18 @@ mod tests {
         assert_eq!(thought, Ok(Piece { generated: true, ..Piece::default() }));
         let usage = read(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#).unwrap();
         assert_eq!(usage.usage, Some(Usage { prompt_tokens: 3, completion_tokens: 4 }));
+    }
+
+    #[test]
+    fn pieces_of_calls_are_read() {
+        let piece = read(
+            r#"{"choices":[{"index":0,"delta":{"content":null,"tool_calls":[{"index":1,"id":"x","type":"function",
+            "function":{"name":"f","arguments":""}},{"index":1,"function":{"arguments":"{}"}}]},"finish_reason":null}]}"#,
+        )
+        .unwrap();
+        let first = ToolCallPiece { index: 1, name: Some("f".into()), ..ToolCallPiece::default() };
+        let rest = ToolCallPiece { index: 1, arguments: "{}".into(), ..ToolCallPiece::default() };
+        assert_eq!(piece, Piece { calls: vec![first, rest], generated: true, ..Piece::default() });
     }
 
     #[test]

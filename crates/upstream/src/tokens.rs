@@ -57,7 +57,7 @@ impl Estimate {
 pub(crate) fn size(input: &GenerationInput) -> (usize, u32) {
     match input {
         GenerationInput::Text(text) => (text.len(), 0),
-        GenerationInput::Chat(messages) => {
+        GenerationInput::Chat(messages) | GenerationInput::ChatWithTools { messages, .. } => {
             let bytes = messages.iter().map(|message| message.content.len()).sum();
             (bytes, u32::try_from(messages.len()).unwrap_or(u32::MAX))
         }

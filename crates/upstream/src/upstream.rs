@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use autoglm_domain::{
-    Adapter, AdapterHost, Clock, GenerationInput, GenerationRequest, GenerationStream, Generator,
+    Adapter, AdapterHost, Clock, GenerationInput, GenerationRequest, GenerationStream, Generator, Sampling,
     VersionNumber,
 };
 use bytes::Bytes;
@@ -92,6 +92,7 @@ impl Upstream {
     }
 
     async fn answer(&self, request: GenerationRequest) -> Result<GenerationStream> {
+        refuse_reports(&request.sampling)?;
         let (first_token, whole) = Asked::deadlines(&self.config);
         let own = request.timeout.map(Deadline::of_request);
         let model = self.capabilities().await?.model.clone();
@@ -146,6 +147,19 @@ impl Upstream {
             (_, given) => given,
         }
     }
+}
+
+/// Token ids are not in the API, and so neither are scores of the prompt's.
+fn refuse_reports(sampling: &Sampling) -> Result<()> {
+    for (asked, field) in
+        [(sampling.token_ids, "return_token_ids"), (sampling.prompt_logprobs.is_some(), "prompt_logprobs")]
+    {
+        if asked {
+            let message = format!("`{field}` is not to be had from an upstream, whose API does not know it");
+            return Err(UpstreamError::Unsupported(message));
+        }
+    }
+    Ok(())
 }
 
 #[async_trait::async_trait]

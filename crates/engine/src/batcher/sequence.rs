@@ -51,10 +51,11 @@ impl<D: Decoder> Sequence<D> {
         codec: &TextCodec,
     ) -> std::result::Result<Self, (EventSender, EngineError)> {
         let Waiting { request, sender, flight, .. } = waiting;
-        let sampler = match Sampler::new(&request.sampling, request.seed, &request.prompt) {
+        let mut sampler = match Sampler::new(&request.sampling, request.seed, &request.prompt) {
             Ok(sampler) => sampler,
             Err(error) => return Err((sender, error)),
         };
+        sampler.constrain(request.constraint);
         let room = context.saturating_sub(request.prompt.len());
         let room = u32::try_from(room).unwrap_or(u32::MAX);
         Ok(Self {
@@ -62,7 +63,9 @@ impl<D: Decoder> Sequence<D> {
             table: PageTable::new(Arc::clone(pool), request.adapter_id),
             adapter: request.adapter,
             sampler,
-            text: TextStream::new(Arc::clone(codec.tokenizer()), request.sampling.stop),
+            text: TextStream::new(Arc::clone(codec.tokenizer()), request.sampling.stop)
+                .reporting_every_token(request.sampling.token_ids)
+                .showing(request.markers),
             generated: 0,
             max_new: request.sampling.max_tokens.map_or(room, |most| most.min(room)),
             prompt: request.prompt.len(),
@@ -170,9 +173,6 @@ impl<D: Decoder> Sequence<D> {
     fn try_advance(&mut self, logits: &mut [f32], codec: &TextCodec) -> Result<Option<Ending>> {
         let Sampled { id, report } = self.sampler.sample(logits)?;
         self.generated += 1;
-        if codec.eos_token_ids().contains(&id) {
-            return self.finish(FinishReason::Stop).map(Some);
-        }
         let name = |id| codec.tokenizer().token_text(id);
         let report = report.map(|(logprob, top)| TokenLogprob {
             token: name(id),
@@ -180,6 +180,10 @@ impl<D: Decoder> Sequence<D> {
             logprob,
             top: top.into_iter().map(|(id, logprob)| (name(id), logprob)).collect(),
         });
+        if codec.eos_token_ids().contains(&id) {
+            self.text.push_end(report);
+            return self.finish(FinishReason::Stop).map(Some);
+        }
         let mut piece = self.text.push(id, report)?;
         let mut ending = piece.stopped.then_some(FinishReason::Stop);
         if ending.is_none() && self.generated >= self.max_new {

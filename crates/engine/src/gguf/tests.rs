@@ -36,7 +36,10 @@ fn the_starters_tokenizer_and_template_survive_gguf() {
     let file = GgufFile::open(&fixture("starter.gguf")).unwrap();
     let template = tokenizer::template(file.metadata(), Arc::new(SystemClock)).unwrap().unwrap();
     let messages = [ChatMessage::user("hi"), ChatMessage::assistant("yo")];
-    assert_eq!(template.render(&messages, true).unwrap(), "<|user|>hi<|assistant|>yo<|end|><|assistant|>");
+    assert_eq!(
+        template.render(&messages, &[], true).unwrap(),
+        "<|user|>hi<|assistant|>yo<|end|><|assistant|>"
+    );
     assert_eq!(tokenizer::end_tokens(file.metadata()).unwrap(), [1]);
 }
 

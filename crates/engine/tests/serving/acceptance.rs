@@ -113,6 +113,7 @@ async fn read(mut stream: GenerationStream, leaves_after: Option<usize>, slow: b
                 got.end = Some(Ok(finish_reason));
                 got.completion_tokens = usage.completion_tokens as usize;
             }
+            Some(Ok(other)) => panic!("not asked for: {other:?}"),
             Some(Err(error)) => got.end = Some(Err(error.kind)),
             None => break,
         }

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use autoglm_domain::{
     AdapterHost as _, ErrorKind, FinishReason, GenerationEvent, Generator as _, Sampling, VersionNumber,
 };
-use autoglm_engine::ServingConfig;
+use autoglm_engine::{Decoder as _, ServingConfig};
 use futures::StreamExt as _;
 
 use crate::{
@@ -173,4 +173,66 @@ async fn a_shutdown_finishes_what_it_can_and_says_so_of_the_rest() {
         assert_eq!(collect(stream).await.unwrap().finish_reason, FinishReason::Cancelled);
     }
     is_idle(&engine);
+}
+
+#[tokio::test]
+async fn every_token_is_reported_where_trainers_ask_for_them() {
+    let engine = engine_with_versions(ServingConfig::default());
+    let mut asked = request("the cat", 2, 60);
+    asked.sampling.token_ids = true;
+    asked.sampling.prompt_logprobs = Some(2);
+    asked.sampling.stop = vec!["at".into()];
+    let found = engine.generate_all(asked.clone()).await.unwrap();
+    let ids: Vec<u32> = found.prompt.iter().map(|token| token.id).collect();
+    assert_eq!(ids, CODEC.encode(&asked.input).unwrap());
+    assert!(found.prompt[0].score.is_none());
+    // Scored as the engine itself would draw them: the likeliest alternative of the last place is what a greedy
+    // draw after the tokens before it gives.
+    let (last, before) = ids.split_last().unwrap();
+    let score = found.prompt.last().unwrap().score.clone().unwrap();
+    assert_eq!(score.top.len(), 2);
+    let decoder = HashDecoder::new(CODEC.tokenizer().vocab_size(), CONTEXT);
+    let mut best = None;
+    decoder
+        .score(&ids, Some(&20), &mut |index, logits| {
+            if index == before.len() {
+                let place = |id: u32| logits.iter().filter(|other| **other > logits[id as usize]).count();
+                assert_eq!(place(*last) as u32 + 1, score.rank);
+                best = Some((0..logits.len() as u32).find(|id| place(*id) == 0).unwrap());
+            }
+        })
+        .unwrap();
+    assert_eq!(best, Some(score.top[0].0));
+    assert_eq!(
+        found.logprobs.len(),
+        found.usage.completion_tokens as usize,
+        "what ends the answer is reported too"
+    );
+
+    let mut alone = request("the cat", 0, 1);
+    alone.sampling = Sampling { max_tokens: Some(0), prompt_logprobs: Some(0), ..Sampling::default() };
+    let found = engine.generate_all(alone).await.unwrap();
+    assert_eq!((found.finish_reason, found.usage.completion_tokens), (FinishReason::Length, 0));
+    assert_eq!(found.prompt.len(), found.usage.prompt_tokens as usize);
+    is_idle(&engine);
+}
+
+#[tokio::test]
+async fn a_bias_forbids_a_token_and_must_name_one_of_the_vocabulary() {
+    let engine = engine(ServingConfig::default());
+    let plain = request("the cat", 0, 12);
+    let ids: Vec<u32> = {
+        let mut reported = plain.clone();
+        reported.sampling.logprobs = Some(0);
+        engine.generate_all(reported).await.unwrap().logprobs.iter().map(|token| token.id).collect()
+    };
+    let mut biased = plain;
+    biased.sampling.logprobs = Some(0);
+    biased.sampling.logit_bias = vec![(ids[0], -100.0)];
+    let found = engine.generate_all(biased.clone()).await.unwrap();
+    assert_eq!(found, reference(&biased));
+    assert!(found.logprobs.iter().all(|token| token.id != ids[0]));
+    biased.sampling.logit_bias = vec![(4096, 1.0)];
+    let error = engine.generate(biased).await.err().unwrap();
+    assert_eq!(error.message, "`logit_bias` names the token 4096; the vocabulary has 269");
 }

@@ -169,6 +169,18 @@ impl Decoder for HashDecoder {
         Ok(logits)
     }
 
+    fn score(
+        &self,
+        tokens: &[u32],
+        adapter: Option<&u64>,
+        each: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<()> {
+        for index in 1..tokens.len() {
+            each(index, &mut self.row(&tokens[..index], adapter.copied()));
+        }
+        Ok(())
+    }
+
     fn load_adapter(&self, adapter: &Adapter) -> Result<u64> {
         std::str::from_utf8(&adapter.config)
             .ok()

@@ -16,8 +16,8 @@ use std::{
 };
 
 use autoglm_domain::{
-    Adapter, FinishReason, Generation, GenerationEvent, GenerationInput, GenerationRequest, GenerationStream,
-    Sampling, TokenLogprob, Usage, VersionNumber,
+    Adapter, FinishReason, Generation, GenerationInput, GenerationRequest, GenerationStream, Sampling,
+    TokenLogprob, Usage, VersionNumber,
 };
 use autoglm_engine::{
     Decoder as _, ModelConfig, PagedCache, Sampler, SequenceStep, ServingConfig, ServingEngine, TextCodec,
@@ -107,6 +107,7 @@ pub(crate) fn reference_of(decoder: &HashDecoder, request: &GenerationRequest) -
                 logprobs,
                 finish_reason: FinishReason::Stop,
                 usage: usage(&prompt, generated),
+                ..Generation::default()
             };
         }
         if generated == longest {
@@ -118,7 +119,8 @@ pub(crate) fn reference_of(decoder: &HashDecoder, request: &GenerationRequest) -
     text.push_str(&rest.text);
     logprobs.extend(rest.logprobs);
     let finish_reason = if rest.stopped { FinishReason::Stop } else { finish_reason };
-    Generation { text, logprobs, finish_reason, usage: usage(&prompt, generated) }
+    let usage = usage(&prompt, generated);
+    Generation { text, logprobs, finish_reason, usage, ..Generation::default() }
 }
 
 fn usage(prompt: &[u32], generated: usize) -> Usage {
@@ -127,17 +129,11 @@ fn usage(prompt: &[u32], generated: usize) -> Usage {
 
 /// Reads a stream to its end.
 pub(crate) async fn collect(mut stream: GenerationStream) -> autoglm_domain::Result<Generation> {
-    let (mut text, mut logprobs) = (String::new(), Vec::new());
+    let mut generation = Generation::default();
     while let Some(event) = stream.next().await {
-        match event? {
-            GenerationEvent::Text { text: more, logprobs: tokens } => {
-                text.push_str(&more);
-                logprobs.extend(tokens);
-            }
-            GenerationEvent::Done { finish_reason, usage } => {
-                assert!(stream.next().await.is_none(), "something follows the end");
-                return Ok(Generation { text, logprobs, finish_reason, usage });
-            }
+        if generation.take_in(event?) {
+            assert!(stream.next().await.is_none(), "something follows the end");
+            return Ok(generation);
         }
     }
     panic!("the stream ended without saying so");

@@ -76,6 +76,7 @@ async fn check(engine: &Engine, request: GenerationRequest, reader: Reader) {
                 match stream.next().await {
                     Some(Ok(GenerationEvent::Text { text: more, .. })) => text.push_str(&more),
                     Some(Ok(GenerationEvent::Done { .. })) | None => break,
+                    Some(Ok(other)) => panic!("not asked for: {other:?}"),
                     Some(Err(error)) => panic!("{error}"),
                 }
             }

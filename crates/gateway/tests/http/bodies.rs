@@ -67,6 +67,42 @@ async fn feedback() {
 }
 
 #[tokio::test]
+async fn an_echoed_prompt_stands_before_the_answer_with_its_own_scores() {
+    let harness = Harness::new();
+    let body = json!({"prompt": "one two", "echo": true, "logprobs": 1, "max_tokens": 1, "n": 2});
+    let reply = harness.post("/v1/completions", body).await;
+    assert_snapshot!(reply.show());
+    let asked = harness.doubles.generator.requests.lock().unwrap().clone();
+    let scored: Vec<_> = asked.iter().map(|asked| asked.sampling.prompt_logprobs).collect();
+    assert_eq!(scored, [Some(1), None], "the prompt is scored once");
+    assert!(harness.doubles.recall.modes.lock().unwrap().is_empty(), "memory has no part in it");
+    assert_eq!(harness.doubles.store.all()[0].answer, "echo");
+
+    let alone = json!({"prompt": "one two", "echo": true, "max_tokens": 0});
+    let reply = harness.post("/v1/completions", alone).await.json();
+    assert_eq!(reply["choices"][0]["text"], "one two");
+    assert_eq!(reply["choices"][0]["finish_reason"], "length");
+    let streamed = json!({"prompt": "one two", "echo": true, "logprobs": 0, "max_tokens": 1, "stream": true});
+    assert_snapshot!("echo_streamed", harness.post("/v1/completions", streamed).await.show());
+}
+
+#[tokio::test]
+async fn trainers_get_token_ids_and_scores_of_the_prompt() {
+    let harness = Harness::new();
+    let more = json!({"return_token_ids": true, "prompt_logprobs": 1, "logit_bias": {"5": -100}});
+    assert_snapshot!("chat_token_ids", harness.chat("one two", more).await.show());
+    let asked = harness.doubles.generator.requests.lock().unwrap().pop().unwrap();
+    assert_eq!(asked.sampling.logit_bias, [(5, -100.0)]);
+    let streamed = json!({"return_token_ids": true, "stream": true});
+    assert_snapshot!("chat_token_ids_streamed", harness.chat("one", streamed).await.show());
+    let body = json!({"prompt": ["one", "two"], "return_token_ids": true});
+    let reply = harness.post("/v1/completions", body).await.json();
+    assert_eq!(reply["choices"][1]["prompt_token_ids"], json!([100]));
+    assert_eq!(reply["choices"][1]["token_ids"], json!([7, 7]));
+    assert_eq!(reply.get("prompt_token_ids"), None);
+}
+
+#[tokio::test]
 async fn an_answer_from_memory_needs_no_generation() {
     let harness = Harness::new();
     let experience = ExperienceId::next(&SequentialIds::default());

@@ -19,7 +19,7 @@ async fn the_official_client_works() {
     let server = Server::start(Config::default()).await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openai_client.py");
     let base_url = format!("http://{}/v1", server.address);
-    let output = run(&python, &[script, &base_url]).await.unwrap();
+    let output = run(&python, &[script, &base_url, "--double"]).await.unwrap();
     let (said, complained) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{said}");

@@ -40,9 +40,44 @@ impl Drop for Cancellation {
 
 fn last_text(input: &GenerationInput) -> String {
     match input {
-        GenerationInput::Chat(messages) => messages.last().map(|m| m.content.clone()).unwrap_or_default(),
+        GenerationInput::Chat(messages) | GenerationInput::ChatWithTools { messages, .. } => {
+            messages.last().map(|m| m.content.clone()).unwrap_or_default()
+        }
         GenerationInput::Text(text) => text.clone(),
     }
+}
+
+/// With tools, `use NAME ARGUMENTS` calls one, its arguments in two pieces, and `use both` the first two.
+fn called(input: &GenerationInput, text: &str) -> Vec<ToolCallPiece> {
+    let GenerationInput::ChatWithTools { toolbox, .. } = input else { return Vec::new() };
+    let Some(asked) = text.strip_prefix("use ") else { return Vec::new() };
+    let calls: Vec<(&str, &str)> = match asked.split_once(' ') {
+        Some(call) => vec![call],
+        None => toolbox.tools.iter().take(2).map(|tool| (tool.name.as_str(), "{}")).collect(),
+    };
+    let pieces = calls.into_iter().enumerate().flat_map(|(index, (name, arguments))| {
+        let written = format!("<call>{name}{arguments}</call>");
+        let first = ToolCallPiece { index, name: Some(name.to_owned()), written, ..ToolCallPiece::default() };
+        let (left, right) = arguments.split_at(arguments.len() / 2);
+        let rest =
+            |text: &str| ToolCallPiece { index, arguments: text.to_owned(), ..ToolCallPiece::default() };
+        [first, rest(left), rest(right)]
+    });
+    pieces.collect()
+}
+
+/// A word a token with ids from 100 on, each likelier than the one before it.
+fn prompt(text: &str, top: Option<u32>) -> Result<GenerationEvent> {
+    let token = |(index, word): (usize, &str)| PromptToken {
+        token: word.to_owned(),
+        id: 100 + index as u32,
+        score: top.filter(|_| index > 0).map(|top| PromptScore {
+            logprob: -1.0 / index as f32,
+            rank: 2,
+            top: [(9, "other".to_owned(), -0.25)].into_iter().take(top as usize).collect(),
+        }),
+    };
+    Ok(GenerationEvent::Prompt(text.split_inclusive(' ').enumerate().map(token).collect()))
 }
 
 fn token(text: &str, logprobs: Option<u32>) -> Result<GenerationEvent> {
@@ -72,16 +107,24 @@ impl Generator for EchoGenerator {
             "engine busy" => return Err(Error::busy("the engine is behind", 7)),
             "engine gone" => return Err(Error::down("the engine does not answer", 9)),
             "broken engine" => return Err(Error::internal("secret: tensor shapes differ")),
+            "refuse the form" => {
+                return Err(Error::invalid("`response_format` cannot be compiled: it allows nothing"));
+            }
             "refuse" => return Err(Error::invalid("the chat template refuses it").with_hint("say please")),
             _ => {}
         }
         let cancellation = Cancellation(Arc::clone(&self.cancelled), false);
         let limit = request.timeout.unwrap_or_default();
         let sampling = request.sampling;
+        let calls = called(&request.input, &text);
         let mut words = vec!["echo".to_owned()];
         words.extend(text.split_whitespace().map(|word| format!(" {word}")));
         let stream = async_stream::stream! {
             let mut cancellation = cancellation;
+            if sampling.token_ids || sampling.prompt_logprobs.is_some() {
+                yield prompt(&text, sampling.prompt_logprobs);
+            }
+            let reported = sampling.logprobs.or(sampling.token_ids.then_some(0));
             if text == "dies midway" {
                 yield token("half an answer", None);
                 yield Err(Error::internal("secret: the engine died"));
@@ -94,6 +137,16 @@ impl Generator for EchoGenerator {
             }
             if text == "hangs" {
                 std::future::pending::<()>().await;
+            }
+            if !calls.is_empty() {
+                yield token("I look.", reported);
+                for piece in calls {
+                    yield Ok(GenerationEvent::ToolCall(piece));
+                }
+                cancellation.1 = true;
+                let usage = Usage { prompt_tokens, completion_tokens: 9 };
+                yield Ok(GenerationEvent::Done { finish_reason: FinishReason::Stop, usage });
+                return;
             }
             let mut generated = 0;
             let mut finish_reason = FinishReason::Stop;
@@ -111,7 +164,7 @@ impl Generator for EchoGenerator {
                 if text.starts_with("endless") {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                yield token(word, sampling.logprobs);
+                yield token(word, reported);
                 generated += 1;
             }
             cancellation.1 = true;
@@ -128,7 +181,9 @@ impl Generator for EchoGenerator {
     fn count_tokens(&self, input: &GenerationInput) -> Result<u32> {
         let words = |text: &str| text.split_whitespace().count() as u32;
         Ok(match input {
-            GenerationInput::Chat(messages) => messages.iter().map(|m| words(&m.content)).sum(),
+            GenerationInput::Chat(messages) | GenerationInput::ChatWithTools { messages, .. } => {
+                messages.iter().map(|m| words(&m.content)).sum()
+            }
             GenerationInput::Text(text) => words(text),
         })
     }

@@ -16,4 +16,6 @@ mod endings;
 mod errors;
 mod harness;
 mod recording;
+mod responses;
 mod streams;
+mod tools;

@@ -3,10 +3,22 @@
 use std::collections::BTreeMap;
 
 use autoglm_domain::*;
+use serde_json::json;
 use uuid::Uuid;
 
 pub(crate) fn id<K: IdKind>(n: u64) -> Id<K> {
     Id::new(Uuid::from_u128((0x7000_8000_u128 << 64) | u128::from(n)))
+}
+
+/// Every third interaction has one.
+fn tools(n: u64) -> Vec<Tool> {
+    let tool = Tool {
+        name: "f".into(),
+        description: Some("does it".into()),
+        parameters: Some(json!({"type": "object", "properties": {"x": {"maximum": 1.5}}})),
+        strict: true,
+    };
+    Some(tool).into_iter().filter(|_| n.is_multiple_of(3)).collect()
 }
 
 pub(crate) fn interaction(n: u64) -> Interaction {
@@ -17,8 +29,24 @@ pub(crate) fn interaction(n: u64) -> Interaction {
         model: "champion".into(),
         version: VersionNumber(n % 3),
         messages: vec![ChatMessage::user(format!("frage {n} \u{1f427}"))],
-        sampling: Sampling { temperature: 0.7, stop: vec!["\n".into()], ..Sampling::default() },
+        instructed: n.is_multiple_of(3),
+        tools: tools(n),
+        sampling: Sampling {
+            temperature: 0.7,
+            stop: vec!["\n".into()],
+            logit_bias: (0..n as u32 % 3).map(|token| (token, -1.5)).collect(),
+            format: ResponseFormat::JsonSchema(json!({"maximum": n, "$ref": "#/a"})),
+            ..Sampling::default()
+        },
         answer: format!("answer \"{n}\""),
+        turn: n.is_multiple_of(3).then(|| ChatMessage {
+            tool_calls: vec![ToolCall {
+                id: "call_1".into(),
+                name: "f".into(),
+                arguments: "{\"x\": 1}".into(),
+            }],
+            ..ChatMessage::assistant("let me see")
+        }),
         source: AnswerSource::Examples { count: 2 },
         finish_reason: FinishReason::Stop,
         usage: Usage { prompt_tokens: 5, completion_tokens: 3 },

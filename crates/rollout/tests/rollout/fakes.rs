@@ -77,7 +77,9 @@ impl Generator for RuleEngine {
 
     fn count_tokens(&self, input: &GenerationInput) -> Result<u32> {
         let text = match input {
-            GenerationInput::Chat(messages) => messages.iter().map(|m| m.content.as_str()).collect(),
+            GenerationInput::Chat(messages) | GenerationInput::ChatWithTools { messages, .. } => {
+                messages.iter().map(|m| m.content.as_str()).collect()
+            }
             GenerationInput::Text(text) => text.clone(),
         };
         Ok(text.split_whitespace().count() as u32)
