@@ -49,7 +49,7 @@ pub(crate) fn write<S: Serialize>(learner: &mut Learner<'_>, state: &S) -> Resul
     Ok([&ContentHash::of(&body).0[..], &body].concat())
 }
 
-/// Puts `learner` into the state that [`write`] wrote, and returns what was beside it.
+/// Puts `learner` into the state that [`write()`] wrote, and returns what was beside it.
 ///
 /// # Errors
 /// `Checkpoint` when the bytes are damaged or of another shape; the learner is not to be used then.

@@ -80,7 +80,10 @@ impl Grammars {
         }));
         let reason = match compiled {
             Ok(Ok(matcher)) => return Ok(Constraint { matcher, eos: self.eos.clone() }),
-            Ok(Err(error)) => short(&error.to_string()),
+            Ok(Err(error)) => match error.to_string() {
+                dead_end if dead_end.starts_with("NoExtension") => "it allows no answer at all".to_owned(),
+                reason => short(&reason),
+            },
             Err(_) => "the compiler gave up".to_owned(),
         };
         Err(EngineError::Request(format!("`{field}` cannot be compiled: {reason}")))
@@ -108,6 +111,8 @@ impl Grammars {
         .unwrap_or_else(|_| Err("it panicked".to_owned()))
         .map(|mut factory| {
             factory.quiet();
+            // Its state is no reason that says anything to whoever wrote the schema.
+            factory.limits_mut().verbose_errors = false;
             Factory(factory)
         })
         .map_err(|error| EngineError::Internal(format!("no grammar compiler for this vocabulary: {error}")))

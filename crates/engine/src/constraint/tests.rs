@@ -164,6 +164,10 @@ fn schemas_that_cannot_be_compiled_are_refused_with_the_reason() {
         (json!({"type": "array", "uniqueItems": true}), "uniqueItems"),
         (json!({"type": "integer", "minimum": 5, "maximum": 1}), "minimum"),
         (json!({"enum": []}), "anyOf is empty"),
+        (
+            json!({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
+            "cannot be compiled: it allows no answer at all",
+        ),
         (json!(false), "not an object"),
         (json!([1]), "not an object"),
     ] {
