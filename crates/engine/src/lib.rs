@@ -40,6 +40,7 @@ mod token_bytes;
 mod tokenizer;
 mod tools;
 mod trainer;
+pub mod trial;
 mod weights;
 
 pub use codec::{EncodedExample, TextCodec};

@@ -233,27 +233,30 @@ pub(crate) fn shards(folder: &Path) -> Result<Vec<PathBuf>> {
     if !index.exists() {
         return Ok(vec![folder.join("model.safetensors")]);
     }
+    let text = std::fs::read_to_string(&index).map_err(|error| EngineError::file(&index, &error))?;
+    let names = files_of_index(&text, &index.display().to_string())?;
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// The names of the files that the text of an index names, each once, in order; `origin` names it in errors.
+pub(crate) fn files_of_index(text: &str, origin: &str) -> Result<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: HashMap<String, String>,
     }
-    let text = std::fs::read_to_string(&index).map_err(|error| EngineError::file(&index, &error))?;
-    let parsed: Index = serde_json::from_str(&text)
-        .map_err(|error| EngineError::Weights(format!("{}: {error}", index.display())))?;
+    let parsed: Index =
+        serde_json::from_str(text).map_err(|error| EngineError::Weights(format!("{origin}: {error}")))?;
     let mut names: Vec<String> = parsed.weight_map.into_values().collect();
     names.sort();
     names.dedup();
-    names
-        .into_iter()
-        .map(|name| {
-            // A shard lies beside its index; a path would let an index read files elsewhere.
-            if Path::new(&name).file_name().is_some_and(|file| file == name.as_str()) {
-                Ok(folder.join(name))
-            } else {
-                Err(EngineError::Weights(format!("the index names `{name}`, which is not a plain file name")))
-            }
-        })
-        .collect()
+    // A shard lies beside its index; a path would let an index read files elsewhere.
+    let plain = |name: &String| Path::new(name).file_name().is_some_and(|file| file == name.as_str());
+    match names.iter().find(|name| !plain(name)) {
+        Some(name) => {
+            Err(EngineError::Weights(format!("the index names `{name}`, which is not a plain file name")))
+        }
+        None => Ok(names),
+    }
 }
 
 impl BaseWeights {

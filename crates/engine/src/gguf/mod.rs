@@ -19,11 +19,15 @@ mod tensor_type;
 mod tokenizer;
 mod write;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io::{Read, Seek},
+    path::Path,
+    sync::Arc,
+};
 
 use autoglm_domain::Clock;
 
-use self::file::GgufFile;
+pub(crate) use self::file::GgufFile;
 pub use self::{
     convert::{Conversion, convert},
     tensor_type::TensorType,
@@ -31,19 +35,34 @@ pub use self::{
 pub(crate) use self::{dequantize::dequantize, quantize::quantize};
 use crate::{ChatTemplate, ModelConfig, Result, Tokenizer, WeightFormat, weights::BaseWeights};
 
+pub(crate) use self::model::read as read_model;
+
 /// Configuration and weights of a GGUF file.
 pub(crate) fn load(path: &Path, format: Option<WeightFormat>) -> Result<(ModelConfig, BaseWeights)> {
-    model::read(&mut GgufFile::open(path)?, format)
+    read_model(&mut GgufFile::open(path)?, format)
 }
 
 /// The tokenizer of a GGUF file.
 pub(crate) fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
-    tokenizer::read(GgufFile::open(path)?.metadata())
+    read_tokenizer(&GgufFile::open(path)?)
 }
 
 /// The chat template of a GGUF file.
 pub(crate) fn load_template(path: &Path, clock: Arc<dyn Clock>) -> Result<Option<ChatTemplate>> {
-    tokenizer::template(GgufFile::open(path)?.metadata(), clock)
+    read_template(&GgufFile::open(path)?, clock)
+}
+
+/// The tokenizer of an open file.
+pub(crate) fn read_tokenizer<R: Read + Seek>(file: &GgufFile<R>) -> Result<Tokenizer> {
+    tokenizer::read(file.metadata())
+}
+
+/// The chat template of an open file.
+pub(crate) fn read_template<R: Read + Seek>(
+    file: &GgufFile<R>,
+    clock: Arc<dyn Clock>,
+) -> Result<Option<ChatTemplate>> {
+    tokenizer::template(file.metadata(), clock)
 }
 
 #[cfg(test)]

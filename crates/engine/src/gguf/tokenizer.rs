@@ -58,7 +58,9 @@ pub(crate) fn read(metadata: &Metadata) -> Result<Tokenizer> {
     let bytes = read_json(metadata)?.to_string();
     Tokenizer::from_bytes(bytes.as_bytes()).map_err(|error| match error {
         EngineError::Tokenizer(message) => {
-            let message = message.trim_start_matches("tokenizer.json is damaged: ");
+            let message = message
+                .trim_start_matches("tokenizer.json is damaged: ")
+                .trim_start_matches("tokenizer.json ");
             metadata.error(format!("has a damaged tokenizer: {message}"))
         }
         other => other,
