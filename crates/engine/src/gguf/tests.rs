@@ -7,7 +7,10 @@ use candle_core::{Device, safetensors::load};
 use proptest::prelude::*;
 use serde::Deserialize;
 
-use super::{file::GgufFile, tensor_type::TensorType, *};
+use super::{
+    metadata::{Metadata, Value},
+    *,
+};
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf").join(name)
@@ -92,4 +95,97 @@ fn both() -> &'static (Tokenizer, Tokenizer) {
         let ours = load_tokenizer(&fixture("starter.gguf")).unwrap();
         (ours, Tokenizer::load(&starter("tokenizer.json")).unwrap())
     })
+}
+
+/// What llama.cpp makes of a text, with the starter's tokens and a word of `tokenizer.ggml.pre`.
+#[derive(Deserialize)]
+struct Split {
+    pre: String,
+    text: String,
+    ids: Vec<u32>,
+}
+
+#[test]
+fn every_word_splits_texts_as_llama_cpp_does() {
+    let golden: Vec<Split> = serde_json::from_slice(&std::fs::read(fixture("splits.json")).unwrap()).unwrap();
+    let mut metadata = GgufFile::open(&fixture("starter.gguf")).unwrap().metadata().clone();
+    metadata.set("tokenizer.ggml.add_space_prefix", Value::flag(false));
+    let mut seen = std::collections::BTreeSet::new();
+    for Split { pre, text, ids } in golden {
+        // The composed form, which Qwen's own tokenizer makes first, is not made by llama.cpp.
+        if pre == "qwen2" && text.contains('\u{301}') {
+            continue;
+        }
+        metadata.set("tokenizer.ggml.pre", Value::text(&pre));
+        let tokenizer = tokenizer::read(&metadata).unwrap();
+        assert_eq!(tokenizer.encode(&text, false).unwrap(), ids, "{pre}: {text:?}");
+        seen.insert(pre);
+    }
+    assert_eq!(seen.len(), 8);
+}
+
+/// A small model's configuration with `vocab_size` tokens.
+fn config(vocab_size: usize) -> ModelConfig {
+    let json = format!(
+        r#"{{"model_type": "llama", "vocab_size": {vocab_size}, "hidden_size": 8, "intermediate_size": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 1, "bos_token_id": 1, "eos_token_id": 2}}"#
+    );
+    ModelConfig::from_json(&json).unwrap()
+}
+
+/// Written into a file's keys and read from them again.
+fn there_and_back(tokenizer: &Tokenizer, rows: usize) -> Tokenizer {
+    let mut metadata = Metadata::new("x.gguf");
+    let mut notes = Vec::new();
+    tokenizer::write(&mut metadata, tokenizer, None, &config(rows), &mut notes).unwrap();
+    assert_eq!(notes, Vec::<String>::new());
+    tokenizer::read(&metadata).unwrap()
+}
+
+#[test]
+fn what_is_written_is_read_again_whatever_the_splitting() {
+    let mut metadata = GgufFile::open(&fixture("starter.gguf")).unwrap().metadata().clone();
+    let text = "It's 12345 o'CLOCK,\n\n  Grüße an ÄrzteHaus e\u{301} 漢字 🙂 <|end|> x";
+    for pre in ["gpt-2", "smollm", "llama-bpe", "glm4", "qwen2", "deepseek-r1-qwen", "tekken", "default"] {
+        metadata.set("tokenizer.ggml.pre", Value::text(pre));
+        let before = tokenizer::read(&metadata).unwrap();
+        // More rows than tokens: the rest are unused.
+        let after = there_and_back(&before, 4100);
+        assert_eq!(after.vocab_size(), 4096);
+        let ids = before.encode(text, true).unwrap();
+        assert_eq!(after.encode(text, true).unwrap(), ids, "{pre}");
+        assert_eq!(after.decode(&ids).unwrap(), before.decode(&ids).unwrap(), "{pre}");
+    }
+    let before = load_tokenizer(&fixture("pieces.gguf")).unwrap();
+    let after = there_and_back(&before, before.vocab_size());
+    let golden: Vec<Golden> =
+        serde_json::from_slice(&std::fs::read(fixture("pieces.json")).unwrap()).unwrap();
+    for case in golden {
+        assert_eq!(after.encode(&case.text, true).unwrap(), case.ids, "{:?}", case.text);
+    }
+}
+
+#[test]
+fn what_is_quantised_is_near_what_it_was() {
+    // Python: x = ((np.arange(64) * 37 % 64) - 20).astype(np.float32) / np.float32(7)
+    let values: Vec<f32> = (0..64).map(|at| ((at * 37 % 64) as f32 - 20.0) / 7.0).collect();
+    let blocks = quantize::quantize(TensorType::Q8_0, &values).unwrap();
+    // gguf.quants.quantize(x, GGMLQuantizationType.Q8_0).view(np.uint8)[:6]
+    assert_eq!(blocks[..6], [49, 42, 197, 50, 226, 80]);
+    let spread = |kind: TensorType, values: &[f32]| {
+        let back = dequantize::dequantize(kind, &quantize::quantize(kind, values).unwrap());
+        values.iter().zip(back).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / values.len() as f32
+    };
+    let wide: Vec<f32> = (0..1024).map(|at| ((at * 37 % 251) as f32 / 251.0 - 0.4).powi(3)).collect();
+    assert_eq!(spread(TensorType::F32, &wide), 0.0);
+    assert!(spread(TensorType::Q8_0, &wide) < 1e-6, "{}", spread(TensorType::Q8_0, &wide));
+    // The search of `ggml_quantize_chunk` (ggml 0.25.3) leaves this over the same values.
+    let (ours, theirs) = (spread(TensorType::Q4K, &wide), 1.761e-5);
+    assert!(ours <= theirs && ours > 0.5 * theirs, "{ours}");
+    // Blocks of one value are exact up to the 16-bit scale.
+    for value in [0.0, 1.0, -1.0, 40.0] {
+        assert!(spread(TensorType::Q4K, &[value; 256]) <= 1e-6 * value * value, "{value}");
+    }
+    assert_eq!(quantize::quantize(TensorType::Q4K, &[0.0; 255]), None);
+    assert_eq!(quantize::quantize(TensorType::Q6K, &[0.0; 256]), None);
 }

@@ -10,6 +10,7 @@
 
 mod adapters;
 mod bad_files;
+mod corpus;
 mod families;
 mod gguf;
 mod texts;
