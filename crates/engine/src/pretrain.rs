@@ -253,6 +253,7 @@ impl<'a> Course<'a> {
             seconds: 0.0,
             steps: 0,
             threads: 0,
+            gradient_checkpointing: false,
             resume: false,
             ..self.options.clone()
         };

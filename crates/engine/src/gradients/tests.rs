@@ -6,7 +6,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    Family, ModelConfig, RopeConfig, RopeScaling, SequenceInput, WantedLogits, kernels::cross_entropy_row,
+    Family, ModelConfig, RopeConfig, RopeScaling, SequenceInput, WantedLogits, WeightFormat,
+    kernels::cross_entropy_row, weights::BaseWeights,
 };
 
 const FAMILIES: [Family; 3] = [Family::Llama, Family::Qwen3, Family::Glm4];
@@ -219,6 +220,68 @@ fn gradients_of_some_projections_of_some_layers_equal_finite_differences() {
         3 * (16 + 8 + 24 + 16)
     );
     check(&model, adapter);
+}
+
+/// The frozen base in fewer bits: against the same values as 32-bit floats, against differences of the loss itself,
+/// and without a copy of the weights in floats.
+#[test]
+fn gradients_over_a_base_in_fewer_bits_equal_those_over_its_values() {
+    // How far the products' rounding of their inputs may move the gradient, as a part of its norm.
+    for (format, most) in [(WeightFormat::Bf16, 0.02), (WeightFormat::Q8_0, 0.04), (WeightFormat::Q4K, 0.04)]
+    {
+        let config = ModelConfig {
+            hidden_size: 64,
+            intermediate_size: 96,
+            head_dim: 16,
+            initializer_range: 0.1,
+            ..tiny_model(Family::Qwen3).config().clone()
+        };
+        let model = Model::random_as(config.clone(), 7, format).unwrap();
+        let values = BaseWeights::with_replacements(model.weights(), AdapterWeights::everything(&model));
+        let floats = Model::new(config, values.unwrap()).unwrap();
+        assert!(3 * model.weight_bytes() < 2 * floats.weight_bytes(), "{format:?}");
+        let mut weights = whole_adapter(&model, 1);
+        let run = |model: &Model, weights: &AdapterWeights| {
+            let (scratch, mut gradients) = (Scratch::default(), weights.zeros_like());
+            let pass = Pass::new(model, weights, Threads::One, &|| (), &scratch);
+            (pass.run(&batch(), &mut gradients), gradients, scratch.peak_bytes())
+        };
+        let (loss, mut gradients, bytes) = run(&model, &weights);
+        let (expected_loss, mut expected, expected_bytes) = run(&floats, &weights);
+        assert_eq!(bytes, expected_bytes, "{format:?}");
+        assert!((loss - expected_loss).abs() < 0.02 * expected_loss, "{loss} instead of {expected_loss}");
+        let (mut apart, mut norm) = (0.0, 0.0);
+        for ((ours, _), (theirs, _)) in gradients.tensors_mut().into_iter().zip(expected.tensors_mut()) {
+            for (ours, theirs) in ours.iter().zip(theirs.iter()) {
+                apart += f64::from(ours - theirs).powi(2);
+                norm += f64::from(*theirs).powi(2);
+            }
+        }
+        let off = (apart / norm).sqrt();
+        println!(
+            "{format:?}: the loss differs by {:.1e}, the gradient by {off:.1e} of its norm",
+            loss - expected_loss
+        );
+        assert!(off < most, "{format:?}: the gradient is off by {off} of its norm");
+
+        // Along the gradient the loss changes by the square of its norm; a large step drowns the rounding.
+        let mut along = |step: f64| {
+            for ((weights, _), (gradient, _)) in
+                weights.tensors_mut().into_iter().zip(gradients.tensors_mut())
+            {
+                weights.iter_mut().zip(gradient).for_each(|(w, g)| *w += step as f32 * *g);
+            }
+            let scratch = Scratch::default();
+            Pass::new(&model, &weights, Threads::One, &|| (), &scratch).loss(&batch())
+        };
+        let step = 0.05 / norm.sqrt();
+        let (up, down) = (along(step), along(-2.0 * step));
+        let found = (up - down) / (2.0 * step) / norm;
+        assert!(
+            (found - 1.0).abs() < 0.08,
+            "{format:?}: the loss changes by {found} of what the gradient says"
+        );
+    }
 }
 
 /// The step that serves and the pass that trains compute the same function.

@@ -8,7 +8,9 @@ use autoglm_domain::{
     ChatMessage, Control, HyperParameters, Objective, SystemClock, TrainExample, TrainJob, TrainProgress,
     Trained, Trainer as _,
 };
-use autoglm_engine::{ChatTemplate, Courtesy, Decoder as _, LoraTrainer, Model, TextCodec, Tokenizer, score};
+use autoglm_engine::{
+    ChatTemplate, Courtesy, Decoder as _, LoraTrainer, Model, TextCodec, Tokenizer, WeightFormat, score,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -140,6 +142,30 @@ fn keep(name: &str, trained: &Trained) {
 #[test]
 fn losses_of_low_rank_matrices_equal_pytorch_s() {
     check("plain");
+}
+
+/// The same run over a frozen base in fewer bits (QLoRA, Dettmers et al. 2023) comes to about the same loss.
+#[test]
+fn a_base_in_fewer_bits_is_trained_on_as_well() {
+    let folder = fixture("runs/plain");
+    let run: Run = serde_json::from_slice(&std::fs::read(folder.join("run.json")).unwrap()).unwrap();
+    let hyper: HyperParameters = serde_json::from_value(run.hyper.clone()).unwrap();
+    let hyper = HyperParameters { batch_tokens: 100_000, steps: 40, ..hyper };
+    let job = TrainJob { parent: Some(read_adapter(&folder)), ..TrainJob::new(run.examples(), hyper, 5) };
+    let losses = |format| {
+        let model = Arc::new(Model::load_as(&base_of(&folder), Some(format)).unwrap());
+        let trainer = LoraTrainer::new(Arc::clone(&model), codec(&model), 2, Courtesy::default()).unwrap();
+        let trained = trainer.train(&job, &mut |_| Control::Continue).unwrap();
+        check_way_back(&model, &trained);
+        (trained.metrics["loss_first"], trained.metrics["loss_last"])
+    };
+    let (first, last) = losses(WeightFormat::F32);
+    for (format, most) in [(WeightFormat::Bf16, 0.01), (WeightFormat::Q8_0, 0.02), (WeightFormat::Q4K, 0.2)] {
+        let (first_here, last_here) = losses(format);
+        println!("{format:?}: loss {first_here:.4} to {last_here:.4}, over f32 {first:.4} to {last:.4}");
+        assert!((first_here - first).abs() < most * first, "{format:?}: {first_here} instead of {first}");
+        assert!((last_here - last).abs() < most * first, "{format:?}: {last_here} instead of {last}");
+    }
 }
 
 /// Some projections of some layers: what is written says so, as PEFT reads it, and reads back.
