@@ -37,7 +37,7 @@ pub fn gguf(bytes: &[u8]) {
         drop(tokenizer.encode("Grüße, 12 🙂\n<s> the", true).map(|ids| tokenizer.decode(&ids)));
     }
     if let Ok(Some(template)) = gguf::read_template(&file, Arc::new(SystemClock)) {
-        drop(template.render(&[ChatMessage::user("hi")], true));
+        drop(template.render(&[ChatMessage::user("hi")], &[], true));
     }
 }
 
@@ -71,6 +71,6 @@ pub fn json(bytes: &[u8]) {
     drop(weights::files_of_index(text, "fuzzed"));
     drop(Tokenizer::from_bytes(bytes).map(|tokenizer| tokenizer.encode("the cat 12", true)));
     if let Ok(template) = ChatTemplate::new(text, [], Arc::new(SystemClock)) {
-        drop(template.render(&[ChatMessage::user("hi")], true));
+        drop(template.render(&[ChatMessage::user("hi")], &[], true));
     }
 }
