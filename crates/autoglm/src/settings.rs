@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use autoglm_domain::Result;
 use autoglm_engine::WeightFormat;
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use schema::plain_numbers;
@@ -54,20 +55,23 @@ pub(crate) struct EngineSettings {
 }
 
 /// How the base's weights are kept in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum KeptWeights {
     /// As the file has them.
     #[default]
+    #[value(skip)]
     AsStored,
-    /// 32-bit floats.
+    /// 32-bit floats
     F32,
-    /// bfloat16.
+    /// bfloat16
     Bf16,
-    /// ggml's `q8_0`.
+    /// ggml's q8_0
+    #[value(name = "q8_0")]
     Q8_0,
-    /// ggml's `q4_K`.
+    /// ggml's q4_K
     #[serde(rename = "q4_k")]
+    #[value(name = "q4_k")]
     Q4K,
 }
 

@@ -62,8 +62,7 @@ pub(crate) struct PackedBatch {
 impl PackedBatch {
     /// Appends a sequence; `targets` give the position in the sequence, the token after it, and the weight.
     pub(crate) fn push(&mut self, tokens: &[u32], targets: impl Iterator<Item = (usize, u32, f32)>) {
-        let added = self.append(tokens, targets, 0.0);
-        self.weight += self.targets[added].iter().map(|target| f64::from(target.weight)).sum::<f64>();
+        self.push_distilled(tokens, targets, 0.0);
     }
 
     /// [`PackedBatch::push`] with `teacher_share` of the loss being the divergence from the teacher.

@@ -117,7 +117,7 @@ impl Model {
         &self.config
     }
 
-    /// Hash of the base weights as they are computed with.
+    /// Hash of the base weights as they were read, whatever format they are kept in.
     pub fn hash(&self) -> ContentHash {
         self.hash
     }

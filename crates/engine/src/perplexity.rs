@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{EngineError, Model, Result, Tokenizer, score};
+use crate::{EngineError, Model, Result, Tokenizer, kernels::cross_entropy_row, score::score_each};
 
 /// What a text's tokens cost a model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -51,8 +51,13 @@ pub fn perplexity(
     let (mut nats, mut done, mut start) = (0.0, 1, 0);
     while done < ids.len() {
         let end = ids.len().min(start + window);
-        let (scored, _) = score(model, None, &ids[start..end])?;
-        nats -= scored[done - start..].iter().filter_map(|token| token.logprob).map(f64::from).sum::<f64>();
+        let (window, mut sum) = (&ids[start..end], 0.0);
+        score_each(model, None, window, &mut |at, logits| {
+            if at >= done - start {
+                sum += f64::from(cross_entropy_row(logits, window[at] as usize, 1.0));
+            }
+        })?;
+        nats += sum;
         done = end;
         start += stride;
         progress(done, ids.len());
@@ -73,7 +78,7 @@ pub fn perplexity(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ModelConfig, tokenizer::tests::small};
+    use crate::{ModelConfig, score, tokenizer::tests::small};
 
     fn model() -> Model {
         let json = r#"{"model_type": "llama", "vocab_size": 290, "hidden_size": 16, "intermediate_size": 24,

@@ -45,9 +45,13 @@ impl Tokenizer {
 
     /// Reads the bytes of a `tokenizer.json`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|error| EngineError::Tokenizer(format!("tokenizer.json is damaged: {error}")))?;
-        check_merges(bytes)?;
+        let damaged = |error: &dyn std::fmt::Display| {
+            EngineError::Tokenizer(format!("tokenizer.json is damaged: {error}"))
+        };
+        // The library panics where its decoder's part is no JSON.
+        let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| damaged(&error))?;
+        check_merges(&json)?;
         // What was set for training batches would cut prompts silently.
         inner.with_truncation(None).map_err(failed)?;
         inner.with_padding(None);
@@ -119,7 +123,7 @@ impl Tokenizer {
 ///
 /// Each token of several characters comes of a merge, but for added ones and the names of bytes (`<0x0A>`). A
 /// quarter may lack theirs, for some tokenizers keep tokens that are looked up whole.
-fn check_merges(bytes: &[u8]) -> Result<()> {
+fn check_merges(json: &serde_json::Value) -> Result<()> {
     #[derive(Deserialize)]
     struct Parts {
         model: Model,
@@ -142,7 +146,7 @@ fn check_merges(bytes: &[u8]) -> Result<()> {
         #[default]
         Missing,
     }
-    let parts: Parts = serde_json::from_slice(bytes)
+    let parts = Parts::deserialize(json)
         .map_err(|error| EngineError::Tokenizer(format!("tokenizer.json is damaged: {error}")))?;
     let (IgnoredOr::This(vocab), IgnoredOr::This(merges)) = (parts.model.vocab, parts.model.merges) else {
         return Ok(());

@@ -16,8 +16,8 @@ use crate::{Error, Result, runner::Slot};
 /// Why a run that the end of the process cut short was cancelled; its trigger still holds.
 pub const FOUND_UNFINISHED: &str = "found unfinished at start";
 
-/// A run that trained to its end. It is still `running`: hand the run to [`Runner::finish`] or
-/// [`Runner::succeeded`] with the version it became, or to [`Runner::fail`].
+/// A run that trained to its end. It is still `running`: hand the run to [`Runner::finish`](crate::Runner::finish) or
+/// [`Runner::succeeded`](crate::Runner::succeeded) with the version it became, or to [`Runner::fail`](crate::Runner::fail).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finished {
     /// The run, its metrics filled in.
@@ -136,7 +136,7 @@ impl Supervisor {
     }
 }
 
-/// Records an end as well as can be: where the store refuses, [`Runner::recover`] does it at the next start.
+/// Records an end as well as can be: where the store refuses, [`Runner::recover`](crate::Runner::recover) does it at the next start.
 async fn record(store: &dyn Store, run: &TrainingRun) {
     if let Err(error) = store.append(vec![Event::Run(Box::new(run.clone()))]).await {
         tracing::error!(run = %run.id, %error, "the end of the run could not be recorded");

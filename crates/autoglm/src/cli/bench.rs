@@ -3,15 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use autoglm_domain::Error;
-use autoglm_engine::WeightFormat;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::{
     bench,
     demo::RecallMode,
     printer::{Outcome, Printer},
-    settings::Settings,
+    settings::{KeptWeights, Settings},
 };
 
 use super::settings_args::{SettingsArgs, model};
@@ -99,7 +98,7 @@ struct EngineArgs {
     sizes: Vec<bench::engine::Size>,
     /// How the weights are kept
     #[arg(long, value_enum, value_delimiter = ',', default_value = "f32", value_name = "FORMAT")]
-    weights: Vec<Weights>,
+    weights: Vec<KeptWeights>,
     /// What is done with it
     #[arg(
         long,
@@ -115,33 +114,6 @@ struct EngineArgs {
     /// Repetitions; decoding steps are repeated six times as often
     #[arg(long, default_value_t = 5, value_name = "N")]
     repeats: usize,
-}
-
-/// How weights are kept, as the command line writes it.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Weights {
-    /// 32-bit floats
-    F32,
-    /// bfloat16
-    Bf16,
-    /// ggml's q8_0
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// ggml's q4_K
-    #[value(name = "q4_k")]
-    Q4K,
-}
-
-impl EngineArgs {
-    fn weights(&self) -> Vec<WeightFormat> {
-        let format = |weights: &Weights| match weights {
-            Weights::F32 => WeightFormat::F32,
-            Weights::Bf16 => WeightFormat::Bf16,
-            Weights::Q8_0 => WeightFormat::Q8_0,
-            Weights::Q4K => WeightFormat::Q4K,
-        };
-        self.weights.iter().map(format).collect()
-    }
 }
 
 #[derive(Debug, Args)]
@@ -193,8 +165,8 @@ pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Prin
         BenchCommand::Engine(args) => {
             within("threads", args.threads as f64, 1.0, 1024.0)?;
             within("repeats", args.repeats as f64, 1.0, 1000.0)?;
-            let run =
-                || bench::engine::run(&args.sizes, &args.weights(), &args.modes, args.threads, args.repeats);
+            let weights: Vec<_> = args.weights.iter().filter_map(|kept| kept.format()).collect();
+            let run = || bench::engine::run(&args.sizes, &weights, &args.modes, args.threads, args.repeats);
             let report = tokio::task::block_in_place(run)?;
             show(&report, json, printer, bench::engine::print)
         }

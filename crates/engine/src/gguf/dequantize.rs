@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::tensor_type::TensorType;
+use crate::kernels::q4_levels;
 
 /// Values that one task of the pool decodes: a multiple of every block.
 const CHUNK: usize = 1 << 16;
@@ -71,17 +72,9 @@ fn q4_k(bytes: &[u8], values: &mut [f32]) {
     }
 }
 
-/// Scale and minimum of each group. Those of the first four are the lower six bits of a byte each; the upper
-/// two bits of those bytes complete the other four.
+/// Scale and minimum of each group.
 pub(super) fn q4_k_scales(packed: &[u8]) -> [(u8, u8); 8] {
-    std::array::from_fn(|group| {
-        if group < 4 {
-            (packed[group] & 63, packed[group + 4] & 63)
-        } else {
-            let rest = packed[group + 4];
-            ((rest & 15) | (packed[group - 4] >> 6 << 4), (rest >> 4) | (packed[group] >> 6 << 4))
-        }
-    })
+    std::array::from_fn(|group| q4_levels(packed, group))
 }
 
 /// `d scale (q - 32)`: of each half of 128 values the lower four bits lie in 64 bytes, the upper two in 32, and

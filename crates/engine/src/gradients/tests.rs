@@ -98,18 +98,16 @@ fn check_losses(
     }
 }
 
+/// Everything that an adapter can train.
+fn whole() -> HyperParameters {
+    HyperParameters { rank: 3, alpha: 6.0, train_embedding: true, train_norms: true, ..Default::default() }
+}
+
 #[test]
 fn gradients_of_a_whole_adapter_equal_finite_differences() {
-    let hyper = HyperParameters {
-        rank: 3,
-        alpha: 6.0,
-        train_embedding: true,
-        train_norms: true,
-        ..Default::default()
-    };
     for family in FAMILIES {
         let model = tiny_model(family);
-        check(&model, AdapterWeights::fresh(&model, &hyper, 1).unwrap());
+        check(&model, AdapterWeights::fresh(&model, &whole(), 1).unwrap());
     }
 }
 
@@ -122,14 +120,7 @@ fn gradients_of_every_base_weight_equal_finite_differences() {
 }
 
 fn whole_adapter(model: &Model, seed: u64) -> AdapterWeights {
-    let hyper = HyperParameters {
-        rank: 3,
-        alpha: 6.0,
-        train_embedding: true,
-        train_norms: true,
-        ..Default::default()
-    };
-    let mut adapter = AdapterWeights::fresh(model, &hyper, seed).unwrap();
+    let mut adapter = AdapterWeights::fresh(model, &whole(), seed).unwrap();
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     for (tensor, _) in adapter.tensors_mut() {
         tensor.iter_mut().for_each(|value| *value += random.random_range(-0.2..0.2));

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{
     Cpu,
     dispatch::multiply_add,
-    panels::{Line, PANEL, Panels, Tile, with_rows},
+    panels::{Line, PANEL, Panels, Tile, load, store, with_rows},
 };
 
 /// A matrix `[d_out, d_in]`: `[panels][⌈d_in / 2⌉][32]` pairs, the value of the even column in the low half.
@@ -145,19 +145,13 @@ impl Panels for Bf16Panels {
 #[allow(unsafe_code, reason = "vector loads take pointers")]
 unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, packed: &[u32], lines: &[Line<[u32; PANEL]>]) {
     use std::{
-        arch::x86_64::{
-            __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_set1_epi32,
-            _mm512_set1_ps, _mm512_storeu_ps,
-        },
+        arch::x86_64::{__m512bh, __m512i, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_set1_epi32},
         mem::transmute,
     };
     // SAFETY: a tile's row and a line hold 32 values each, a line is aligned to 64 bytes, the caller promises
     // `ROWS` packed pairs a line, and both vector types are 512 bits that mean what the instruction makes of them.
     unsafe {
-        let mut sums = [[_mm512_set1_ps(0.0); 2]; ROWS];
-        for (sums, row) in sums.iter_mut().zip(tile.iter()) {
-            *sums = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];
-        }
+        let mut sums = load::<ROWS>(tile);
         let mut x = packed.as_ptr().cast::<i32>();
         for line in lines {
             let at = line.0.as_ptr().cast::<__m512i>();
@@ -169,10 +163,7 @@ unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, packed: &[u32], lines: &[Li
             }
             x = x.add(ROWS);
         }
-        for (sums, row) in sums.iter().zip(tile.iter_mut()) {
-            _mm512_storeu_ps(row.as_mut_ptr(), sums[0]);
-            _mm512_storeu_ps(row.as_mut_ptr().add(16), sums[1]);
-        }
+        store(tile, sums);
     }
 }
 

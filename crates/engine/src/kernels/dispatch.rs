@@ -20,18 +20,14 @@ macro_rules! vectorized {
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     body::<true>($($arg),*)
                 }
-                if std::arch::is_x86_feature_detected!("avx512f")
-                    && std::arch::is_x86_feature_detected!("avx512vl")
-                    && std::arch::is_x86_feature_detected!("avx512bw")
-                    && std::arch::is_x86_feature_detected!("avx512dq")
-                    && std::arch::is_x86_feature_detected!("fma")
-                {
-                    // SAFETY: the features that `avx512` is compiled for were just found on this CPU.
+                let cpu = $crate::kernels::Cpu::detected();
+                if cpu.avx512 {
+                    // SAFETY: the features that `avx512` is compiled for were found on this CPU.
                     #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
                     return unsafe { avx512($($arg),*) };
                 }
-                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                    // SAFETY: the features that `avx2` is compiled for were just found on this CPU.
+                if cpu.avx2 {
+                    // SAFETY: the features that `avx2` is compiled for were found on this CPU.
                     #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
                     return unsafe { avx2($($arg),*) };
                 }

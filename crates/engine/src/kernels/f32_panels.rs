@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     Cpu,
     dispatch::multiply_add,
-    panels::{Line, PANEL, Panels, Tile, with_rows},
+    panels::{Line, PANEL, Panels, Tile, load, store, with_rows},
 };
 
 /// Rows of input at once: 12 by 32 sums are 24 of AVX-512's 32 registers.
@@ -124,16 +124,11 @@ pub(super) fn kernel(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line
 #[target_feature(enable = "avx512f")]
 #[allow(unsafe_code, reason = "vector loads take pointers")]
 unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, packed: &[f32], lines: &[Line<[f32; PANEL]>]) {
-    use std::arch::x86_64::{
-        _mm512_fmadd_ps, _mm512_load_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
-    };
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps};
     // SAFETY: a tile's row and a line hold 32 values each, a line is aligned to 64 bytes, and the caller promises
     // `ROWS` packed values a line.
     unsafe {
-        let mut sums = [[_mm512_set1_ps(0.0); 2]; ROWS];
-        for (sums, row) in sums.iter_mut().zip(tile.iter()) {
-            *sums = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];
-        }
+        let mut sums = load::<ROWS>(tile);
         let mut x = packed.as_ptr();
         for line in lines {
             let (low, high) = (_mm512_load_ps(line.0.as_ptr()), _mm512_load_ps(line.0.as_ptr().add(16)));
@@ -143,10 +138,7 @@ unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, packed: &[f32], lines: &[Li
             }
             x = x.add(ROWS);
         }
-        for (sums, row) in sums.iter().zip(tile.iter_mut()) {
-            _mm512_storeu_ps(row.as_mut_ptr(), sums[0]);
-            _mm512_storeu_ps(row.as_mut_ptr().add(16), sums[1]);
-        }
+        store(tile, sums);
     }
 }
 

@@ -1,12 +1,6 @@
-//! Matrix products over strided views: `gemm` for many rows, dot products for few.
+//! Matrix products over strided views, through `gemm`: attention, and weights that training changes.
 
 use gemm::Parallelism;
-use rayon::prelude::*;
-
-use super::dot::rows_times_few;
-
-/// Rows up to which a product is made of dot products: packing the weights would cost more than it saves.
-const FEW_ROWS: usize = 12;
 
 /// Multiplications below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 20;
@@ -99,11 +93,6 @@ pub(crate) fn matmul(dst: MatMut<'_>, keep: bool, scale: f32, lhs: Mat<'_>, rhs:
         return;
     }
     let large = threads == Threads::All && m * n * k >= WORTH_A_THREAD;
-    // Weights are stored [n, k]: their transpose has unit stride along k, so dot products read them in order.
-    let dense_rows = lhs.col_stride == 1 && lhs.row_stride == k && rhs.row_stride == 1 && rhs.col_stride == k;
-    if m <= FEW_ROWS && dense_rows && k >= 16 && !keep && scale == 1.0 {
-        return few_rows(dst, &lhs.data[..m * k], &rhs.data[..n * k], k, large);
-    }
     let parallelism = if large { Parallelism::Rayon(0) } else { Parallelism::None };
     // SAFETY: `Mat` and `MatMut` checked that every index of their shapes lies within their slices, and `dst`
     // is borrowed mutably, so it overlaps neither operand.
@@ -130,34 +119,6 @@ pub(crate) fn matmul(dst: MatMut<'_>, keep: bool, scale: f32, lhs: Mat<'_>, rhs:
             false,
             parallelism,
         );
-    }
-}
-
-/// `dst[i, j] = x_i · w_j`, the rows of `w` shared out over the threads.
-fn few_rows(dst: MatMut<'_>, x: &[f32], w: &[f32], k: usize, parallel: bool) {
-    let (m, n, stride) = (dst.rows, dst.cols, dst.row_stride);
-    if !parallel {
-        return rows_times_few(w, x, k, dst.data, stride);
-    }
-    let parts = rayon::current_num_threads().max(1);
-    let per_part = n.div_ceil(parts);
-    let partial: Vec<Vec<f32>> = w
-        .par_chunks(per_part * k)
-        .map(|w| {
-            let columns = w.len() / k;
-            let mut y = vec![0.0; m * columns];
-            rows_times_few(w, x, k, &mut y, columns);
-            y
-        })
-        .collect();
-    let mut column = 0;
-    for part in &partial {
-        let columns = part.len() / m;
-        for (i, row) in part.chunks_exact(columns).enumerate() {
-            let at = i * stride + column;
-            dst.data[at..at + columns].copy_from_slice(row);
-        }
-        column += columns;
     }
 }
 

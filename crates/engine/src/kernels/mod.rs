@@ -1,8 +1,8 @@
 //! The loops that cost time: matrix products, normalisation, activations, rotary embedding, attention.
 //!
-//! Everything works on row-major `f32` slices. This is the one place for `unsafe`: calls into `gemm` and into
-//! functions compiled for CPU features that were found at run time. Each kernel has a naive reference in its
-//! tests.
+//! Everything works on row-major `f32` slices and, for the base's weights, panels. This is the one place for `unsafe`:
+//! calls into `gemm` and into functions compiled for CPU features that were found at run time, vector loads, and
+//! threads that write disjoint columns of one result. Each kernel has a naive reference in its tests.
 
 mod activation;
 mod attention;
@@ -35,7 +35,7 @@ pub(crate) use matrix::{Matrix, Weights};
 pub(crate) use norm::{rms_norm, rms_norm_backward};
 pub(crate) use paged::{CachedSequence, attention_over_pages};
 pub use paged::{KvPage, PAGE_TOKENS};
-pub(crate) use q4_panels::Q4Panels;
+pub(crate) use q4_panels::{Q4Panels, q4_levels};
 pub(crate) use q8_panels::Q8Panels;
 pub(crate) use rope::{RotaryTable, rotate, rotate_back};
 pub(crate) use softmax::{cross_entropy_row, distillation_row, softmax_in_place};

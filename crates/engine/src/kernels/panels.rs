@@ -5,6 +5,8 @@
 //! a result is summed along the input in one fixed order, whatever the number of rows: a sequence's numbers do
 //! not depend on which others share its step.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m512, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_storeu_ps};
 use std::{cell::RefCell, ops::Range};
 
 use rayon::prelude::*;
@@ -125,16 +127,13 @@ where
                         let packed = &packed[block.start * width..block.end * width];
                         for panel in group.clone() {
                             let place = Place { rows: block.clone(), columns: columns(panel, d_out) };
-                            let mut tile = [[0.0; PANEL]; MAX_ROWS];
                             // SAFETY: the assertion above says that rows and columns lie within `y`, and each
                             // panel's columns are written by one thread only.
                             #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
                             unsafe {
-                                if keep || begin > 0 {
-                                    out.read(&mut tile, &place);
-                                }
-                                weights.kernel(&mut tile, packed, block.len(), panel, begin..end, cpu);
-                                out.write(&tile, &place);
+                                out.update(&place, keep || begin > 0, |tile| {
+                                    weights.kernel(tile, packed, block.len(), panel, begin..end, cpu);
+                                });
                             }
                         }
                     }
@@ -178,16 +177,13 @@ pub(super) fn multiply_back<P: Panels>(weights: &P, dx: &mut [f32], dy: &[f32], 
                         let packed = &packed[block.start * d_out + begin * rows..][..(end - begin) * rows];
                         for (panel, turned) in group.clone().zip(turned.chunks(height)) {
                             let place = Place { rows: block.clone(), columns: columns(panel, d_in) };
-                            let mut tile = [[0.0; PANEL]; MAX_ROWS];
                             // SAFETY: the assertion above says that rows and columns lie within `dx`, and each
                             // panel's columns are written by one thread only.
                             #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
                             unsafe {
-                                if begin > 0 {
-                                    out.read(&mut tile, &place);
-                                }
-                                f32_panels::kernel(&mut tile, packed, rows, &turned[..end - begin], cpu);
-                                out.write(&tile, &place);
+                                out.update(&place, begin > 0, |tile| {
+                                    f32_panels::kernel(tile, packed, rows, &turned[..end - begin], cpu);
+                                });
                             }
                         }
                     }
@@ -297,27 +293,65 @@ unsafe impl Sync for Out {}
 
 #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
 impl Out {
+    /// Lets `work` add to a tile: to what is at `place` where that is to be kept, else to zeros.
+    ///
     /// # Safety
-    /// Rows and columns lie within the matrix, and no other thread writes these columns meanwhile.
-    unsafe fn read(self, tile: &mut Tile, Place { rows, columns }: &Place) {
-        for (tile, row) in tile.iter_mut().zip(rows.clone()) {
-            // SAFETY: the caller's promise.
-            let from = unsafe {
-                std::slice::from_raw_parts(self.at.add(row * self.stride + columns.start), columns.len())
-            };
-            tile[..columns.len()].copy_from_slice(from);
+    /// The place lies within the matrix, and no other thread reads or writes its columns meanwhile.
+    unsafe fn update(self, place: &Place, keep: bool, work: impl FnOnce(&mut Tile)) {
+        let width = place.columns.len();
+        let row = |row: usize| {
+            // SAFETY: the caller's promise; only one row is borrowed at a time.
+            unsafe {
+                let at = self.at.add(row * self.stride + place.columns.start);
+                std::slice::from_raw_parts_mut(at, width)
+            }
+        };
+        let mut tile = [[0.0; PANEL]; MAX_ROWS];
+        if keep {
+            for (tile, at) in tile.iter_mut().zip(place.rows.clone()) {
+                tile[..width].copy_from_slice(row(at));
+            }
+        }
+        work(&mut tile);
+        for (tile, at) in tile.iter().zip(place.rows.clone()) {
+            row(at).copy_from_slice(&tile[..width]);
         }
     }
+}
 
-    /// # Safety
-    /// Rows and columns lie within the matrix, and no other thread reads or writes these columns meanwhile.
-    unsafe fn write(self, tile: &Tile, Place { rows, columns }: &Place) {
-        for (tile, row) in tile.iter().zip(rows.clone()) {
-            // SAFETY: the caller's promise.
-            let into = unsafe {
-                std::slice::from_raw_parts_mut(self.at.add(row * self.stride + columns.start), columns.len())
-            };
-            into.copy_from_slice(&tile[..columns.len()]);
+/// The first `ROWS` rows of a tile in registers.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code, reason = "vector loads take pointers")]
+pub(super) unsafe fn load<const ROWS: usize>(tile: &Tile) -> [[__m512; 2]; ROWS] {
+    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+    for (sums, row) in sums.iter_mut().zip(tile) {
+        let at = row.as_ptr();
+        // SAFETY: a row of a tile holds 32 values, twice as many as a register.
+        *sums = unsafe { [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(PANEL / 2))] };
+    }
+    sums
+}
+
+/// Back from registers to a tile.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code, reason = "vector stores take pointers")]
+pub(super) unsafe fn store<const ROWS: usize>(tile: &mut Tile, sums: [[__m512; 2]; ROWS]) {
+    for (sums, row) in sums.into_iter().zip(tile) {
+        let at = row.as_mut_ptr();
+        // SAFETY: a row of a tile holds 32 values, twice as many as a register.
+        unsafe {
+            _mm512_storeu_ps(at, sums[0]);
+            _mm512_storeu_ps(at.add(PANEL / 2), sums[1]);
         }
     }
 }

@@ -11,7 +11,7 @@ use half::f16;
 use super::{
     Cpu,
     bytes::{self, BLOCK, Halves, PACKED},
-    panels::{Line, PANEL, Panels, Tile, with_rows},
+    panels::{Line, PANEL, Panels, Tile, load, store, with_rows},
 };
 
 /// Blocks that share their units.
@@ -69,7 +69,7 @@ impl Q4Panels {
         units[0][row] = u16::from_le_bytes([stored[0], stored[1]]);
         units[1][row] = u16::from_le_bytes([stored[2], stored[3]]);
         for (at, block) in (super_block * SHARING..blocks).take(SHARING).enumerate() {
-            let (scale, min) = levels(&stored[4..16], at);
+            let (scale, min) = q4_levels(&stored[4..16], at);
             let into = &mut self.levels[panel * blocks + block].0;
             (into[0][row], into[1][row]) = (scale, min);
             // Two blocks of a super-block share 32 bytes: the even one has the low halves.
@@ -115,7 +115,7 @@ impl Q4Panels {
 
 /// Six-bit scale and minimum of block `at` from twelve bytes: those of the first four blocks whole, of the others
 /// four bits apart and the upper two in the bits that the first leave free.
-fn levels(packed: &[u8], at: usize) -> (u8, u8) {
+pub(crate) fn q4_levels(packed: &[u8], at: usize) -> (u8, u8) {
     if at < 4 {
         (packed[at] & 63, packed[at + 4] & 63)
     } else {
@@ -208,17 +208,14 @@ unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, part: &Part<'_>) {
     use std::arch::x86_64::{
         __m128i, __m256i, __m512i, _mm_load_si128, _mm256_load_si256, _mm512_and_si512, _mm512_cvtepi32_ps,
         _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps,
-        _mm512_load_si512, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_srli_epi16, _mm512_storeu_ps,
+        _mm512_load_si512, _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+        _mm512_srli_epi16,
     };
     // SAFETY: lines are aligned to 64 bytes and hold what their types say, a tile's row holds 32 values, and the
     // caller promises the lengths.
     unsafe {
         let low_half = _mm512_set1_epi8(0x0f);
-        let mut sums = [[_mm512_set1_ps(0.0); 2]; ROWS];
-        for (sums, row) in sums.iter_mut().zip(tile.iter()) {
-            *sums = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];
-        }
+        let mut sums = load::<ROWS>(tile);
         let (mut x, mut w) = (part.packed.as_ptr().cast::<i32>(), part.quants.as_ptr().cast::<__m512i>());
         for (at, levels) in part.levels.iter().enumerate() {
             let units = &part.units[(part.first + at) / SHARING].0;
@@ -249,10 +246,7 @@ unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, part: &Part<'_>) {
             }
             (x, w) = (x.add(PACKED * ROWS), w.add(8));
         }
-        for (sums, row) in sums.iter().zip(tile.iter_mut()) {
-            _mm512_storeu_ps(row.as_mut_ptr(), sums[0]);
-            _mm512_storeu_ps(row.as_mut_ptr().add(16), sums[1]);
-        }
+        store(tile, sums);
     }
 }
 

@@ -10,7 +10,7 @@ use half::f16;
 use super::{
     Cpu,
     bytes::{self, BLOCK, Halves, PACKED},
-    panels::{Line, PANEL, Panels, Tile, with_rows},
+    panels::{Line, PANEL, Panels, Tile, load, store, with_rows},
 };
 
 /// Bytes of a block as ggml stores it: the scale in half precision, then 32 signed bytes.
@@ -145,16 +145,12 @@ unsafe fn avx512<const ROWS: usize>(
 ) {
     use std::arch::x86_64::{
         __m256i, __m512i, _mm256_load_si256, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
-        _mm512_fmadd_ps, _mm512_load_si512, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_storeu_ps,
+        _mm512_fmadd_ps, _mm512_load_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
     };
     // SAFETY: lines are aligned to 64 bytes and hold 128 bytes (quants) or 64 (scales), a tile's row holds 32
     // values, and the caller promises the lengths.
     unsafe {
-        let mut sums = [[_mm512_set1_ps(0.0); 2]; ROWS];
-        for (sums, row) in sums.iter_mut().zip(tile.iter()) {
-            *sums = [_mm512_loadu_ps(row.as_ptr()), _mm512_loadu_ps(row.as_ptr().add(16))];
-        }
+        let mut sums = load::<ROWS>(tile);
         let (mut x, mut w) = (packed.as_ptr().cast::<i32>(), quants.as_ptr().cast::<__m512i>());
         for scale in scales {
             for half in 0..2 {
@@ -177,10 +173,7 @@ unsafe fn avx512<const ROWS: usize>(
             }
             (x, w) = (x.add(PACKED * ROWS), w.add(16));
         }
-        for (sums, row) in sums.iter().zip(tile.iter_mut()) {
-            _mm512_storeu_ps(row.as_mut_ptr(), sums[0]);
-            _mm512_storeu_ps(row.as_mut_ptr().add(16), sums[1]);
-        }
+        store(tile, sums);
     }
 }
 
