@@ -124,9 +124,6 @@ pub enum EngineError {
     /// The model hub could not be reached.
     #[error("model hub: {0}")]
     Hub(String),
-    /// The tensor library failed.
-    #[error("tensor: {0}")]
-    Tensor(String),
     /// A job was stopped by whoever started it.
     #[error("{0} was cancelled")]
     Cancelled(&'static str),
@@ -187,9 +184,7 @@ impl EngineError {
             | Self::Hub(_) => ErrorKind::Unavailable,
             Self::Overdue { .. } => ErrorKind::TimedOut,
             Self::Cancelled(_) => ErrorKind::Conflict,
-            Self::File { .. } | Self::NotANumber { .. } | Self::Tensor(_) | Self::Internal(_) => {
-                ErrorKind::Internal
-            }
+            Self::File { .. } | Self::NotANumber { .. } | Self::Internal(_) => ErrorKind::Internal,
         }
     }
 
@@ -223,12 +218,6 @@ impl From<EngineError> for Error {
             _ => None,
         };
         Self { kind: error.kind(), message: error.to_string(), hint: error.hint(), later }
-    }
-}
-
-impl From<candle_core::Error> for EngineError {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Tensor(error.to_string())
     }
 }
 

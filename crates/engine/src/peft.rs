@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use autoglm_domain::Adapter;
-use candle_core::Tensor;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
@@ -11,7 +10,7 @@ use crate::{
     EngineError, ModelConfig, Result,
     adapter::{AdapterWeights, LayerChange, Lora, Projection, chosen_layers, lora_scale, named_projections},
     model::Model,
-    weights::{read_safetensors, to_f32},
+    weights::{Floats, read_safetensors},
 };
 
 /// Keys of `adapter_config.json` that change the arithmetic when they are on, so they must be off.
@@ -48,7 +47,7 @@ pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
     let config = Config::parse(&adapter.config, model.config())?;
     let tensors =
         read_safetensors(&adapter.weights, "adapter_model.safetensors").map_err(as_adapter_error)?;
-    let mut tensors: HashMap<String, Tensor> = tensors
+    let mut tensors: HashMap<String, Floats<'_>> = tensors
         .into_iter()
         .map(|(name, tensor)| (name.replace(".modules_to_save", "").replace(".default", ""), tensor))
         .collect();
@@ -123,15 +122,15 @@ fn as_adapter_error(error: EngineError) -> EngineError {
     }
 }
 
-fn take(tensors: &mut HashMap<String, Tensor>, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+fn take(tensors: &mut HashMap<String, Floats<'_>>, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
     let Some(tensor) = tensors.remove(name) else { return Ok(None) };
-    if tensor.dims() != shape {
+    if tensor.shape() != shape {
         return Err(EngineError::Adapter(format!(
             "`{name}` has shape {:?} where the base model needs {shape:?}",
-            tensor.dims()
+            tensor.shape()
         )));
     }
-    to_f32(name, &tensor).map(Some).map_err(as_adapter_error)
+    tensor.values(name).map(Some).map_err(as_adapter_error)
 }
 
 /// What of `adapter_config.json` matters here.

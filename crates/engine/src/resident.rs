@@ -1,7 +1,7 @@
 //! An adapter as a step of inference computes with it: its low-rank matrices in panels, those of one input side by
 //! side, so that requests of different versions share a step at the cost of few small products each.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use crate::{
     adapter::{AdapterWeights, LayerChange, Lora, Slot},
@@ -84,7 +84,11 @@ impl ResidentLayer {
 impl LowRank {
     fn new(loras: &[Lora], scale: f32, format: WeightFormat) -> Self {
         let ranks = loras.iter().map(|lora| lora.rank).sum::<usize>();
-        let a: Vec<f32> = loras.iter().flat_map(|lora| &lora.a).copied().collect();
+        // Of several parts the rows lie one below the other.
+        let a: Cow<'_, [f32]> = match loras {
+            [only] => Cow::Borrowed(&only.a),
+            _ => Cow::Owned(loras.iter().flat_map(|lora| &lora.a).copied().collect()),
+        };
         let part = |lora: &Lora| Part {
             rank: lora.rank,
             rows: lora.rows.clone(),

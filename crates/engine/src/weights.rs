@@ -1,6 +1,7 @@
 //! Base weights: read from safetensors in Hugging Face's names, with the projections of a layer that share an
 //! input stacked into one matrix.
 
+mod floats;
 mod stored;
 
 use std::{
@@ -8,12 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::{DType, Device, Tensor};
-
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
-pub(crate) use self::stored::{LaidOut, Stored};
+pub(crate) use self::{
+    floats::{Floats, read_safetensors},
+    stored::{LaidOut, Stored},
+};
 use crate::{
     EngineError, ModelConfig, Result,
     adapter::AdapterWeights,
@@ -63,7 +65,7 @@ impl BaseWeights {
                 if tensors.contains_key(&name) {
                     return Err(EngineError::Weights(format!("`{name}` is in more than one shard")));
                 }
-                tensors.insert(name, Stored::Floats(tensor));
+                tensors.insert(name, Stored::Floats(tensor.into_owned()));
             }
         }
         Self::from_tensors(tensors, config, format)
@@ -204,29 +206,6 @@ impl Tensors {
     }
 }
 
-/// The tensors of one safetensors file; `origin` names it in errors.
-pub(crate) fn read_safetensors(bytes: &[u8], origin: &str) -> Result<HashMap<String, Tensor>> {
-    let pickled = bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 0x02]);
-    // A safetensors header of 640 bytes begins as a pickle does, but only it goes on as JSON.
-    if pickled && bytes.get(8) != Some(&b'{') {
-        return Err(EngineError::Weights(format!("{origin} is a pickled file; only safetensors are read")));
-    }
-    candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-        .map_err(|error| EngineError::Weights(format!("{origin} is not whole safetensors: {error}")))
-}
-
-/// A tensor's values as `f32`; anything but floats and any value that is not a number is refused.
-pub(crate) fn to_f32(name: &str, tensor: &Tensor) -> Result<Vec<f32>> {
-    if !matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::F64) {
-        return Err(EngineError::Weights(format!("`{name}` holds {:?}, not floats", tensor.dtype())));
-    }
-    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(at) => Err(EngineError::Weights(format!("`{name}` holds {} at position {at}", values[at]))),
-        None => Ok(values),
-    }
-}
-
 /// The weight files of `folder`, in order.
 pub(crate) fn shards(folder: &Path) -> Result<Vec<PathBuf>> {
     let index = folder.join("model.safetensors.index.json");
@@ -360,19 +339,4 @@ impl BaseWeights {
 fn standard_normal(random: &mut ChaCha8Rng) -> f32 {
     let (u, v): (f64, f64) = (1.0 - random.random::<f64>(), random.random());
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Its length in the first eight bytes is `80 02 00 …`, with which pickles of protocol 2 begin too.
-    #[test]
-    fn a_header_of_640_bytes_is_not_taken_for_a_pickle() {
-        let mut header = r#"{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}"#.to_owned();
-        header.extend(std::iter::repeat_n(' ', 640 - header.len()));
-        let bytes = [&640u64.to_le_bytes()[..], header.as_bytes(), &1.5f32.to_le_bytes()].concat();
-        let tensors = read_safetensors(&bytes, "x").unwrap();
-        assert_eq!(to_f32("x", &tensors["x"]).unwrap(), [1.5]);
-    }
 }

@@ -9,7 +9,6 @@ use std::{
 };
 
 use autoglm_domain::Clock;
-use candle_core::Tensor;
 use serde::Serialize;
 
 use super::{
@@ -24,7 +23,10 @@ use super::{
     tokenizer,
     write::{self, Entry},
 };
-use crate::{ChatTemplate, EngineError, ModelConfig, Result, Tokenizer, weights};
+use crate::{
+    ChatTemplate, EngineError, ModelConfig, Result, Tokenizer,
+    weights::{self, Floats},
+};
 
 /// Largest value that a 16-bit float holds, and with it every scale.
 const LARGEST: f32 = 65504.0;
@@ -136,7 +138,7 @@ struct Folder {
     shards: Vec<PathBuf>,
     /// Which file holds a tensor, by its name in GGUF; and its name there.
     places: HashMap<String, (usize, String)>,
-    loaded: Option<(usize, HashMap<String, Tensor>)>,
+    loaded: Option<(usize, HashMap<String, Floats<'static>>)>,
 }
 
 impl Source {
@@ -222,7 +224,7 @@ impl Folder {
             let mut tensors: Vec<_> = self
                 .shard(shard)?
                 .iter()
-                .map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()))
+                .map(|(name, tensor)| (name.clone(), tensor.shape().to_vec()))
                 .collect();
             tensors.sort_unstable();
             for (name, shape) in tensors {
@@ -242,12 +244,14 @@ impl Folder {
     }
 
     /// The tensors of one file, read when another was in memory.
-    fn shard(&mut self, shard: usize) -> Result<&HashMap<String, Tensor>> {
+    fn shard(&mut self, shard: usize) -> Result<&HashMap<String, Floats<'static>>> {
         if self.loaded.as_ref().is_none_or(|(loaded, _)| *loaded != shard) {
             self.loaded = None;
             let path = &self.shards[shard];
             let bytes = std::fs::read(path).map_err(|error| EngineError::file(path, &error))?;
-            self.loaded = Some((shard, weights::read_safetensors(&bytes, &path.display().to_string())?));
+            let tensors = weights::read_safetensors(&bytes, &path.display().to_string())?;
+            let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.into_owned()));
+            self.loaded = Some((shard, tensors.collect()));
         }
         let missing = || EngineError::Internal("a file of weights was not read".into());
         self.loaded.as_ref().map(|(_, tensors)| tensors).ok_or_else(missing)
@@ -259,8 +263,7 @@ impl Folder {
         }
         let missing = || EngineError::Internal(format!("`{name}` is not in the folder"));
         let (shard, folder_name) = self.places.get(name).cloned().ok_or_else(missing)?;
-        let tensor = self.shard(shard)?.get(&folder_name).cloned().ok_or_else(missing)?;
-        weights::to_f32(&folder_name, &tensor)
+        self.shard(shard)?.get(&folder_name).ok_or_else(missing)?.values(&folder_name)
     }
 
     /// Rows in the order that GGUF wants them.

@@ -5,9 +5,7 @@ use std::{
     io::{Read, Seek},
 };
 
-use candle_core::{Device, Tensor};
-
-use super::{architecture, dequantize::dequantize, file::GgufFile, names};
+use super::{architecture, file::GgufFile, names};
 use crate::{
     Family, ModelConfig, Result, WeightFormat,
     weights::{BaseWeights, Stored},
@@ -33,12 +31,7 @@ pub(crate) fn read<R: Read + Seek>(
             Some(heads) => unpermute(bytes, heads, config.head_dim),
             None => bytes,
         };
-        let stored = if info.kind.block_len() > 1 {
-            Stored::Blocks { kind: info.kind, shape: info.shape, bytes }
-        } else {
-            Stored::Floats(Tensor::from_vec(dequantize(info.kind, &bytes), info.shape, &Device::Cpu)?)
-        };
-        tensors.insert(folder, stored);
+        tensors.insert(folder, Stored::Rows { kind: info.kind, shape: info.shape, bytes });
     }
     let weights = BaseWeights::from_tensors(tensors, &config, format)?;
     Ok((config, weights))

@@ -3,12 +3,10 @@
 //!
 //! Inputs are rounded to bfloat16 too; sums are 32-bit floats.
 
-use std::ops::Range;
-
 use super::{
     Cpu,
     dispatch::multiply_add,
-    panels::{Line, PANEL, Panels, Tile, load, store, with_rows},
+    panels::{LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
 };
 
 /// A matrix `[d_out, d_in]`: `[panels][⌈d_in / 2⌉][32]` pairs, the value of the even column in the low half.
@@ -24,10 +22,15 @@ impl Bf16Panels {
     pub(crate) fn new(values: &[f32], d_out: usize, d_in: usize) -> Self {
         let pairs = d_in.div_ceil(2);
         let mut lines = vec![Line([0; PANEL]); d_out.div_ceil(PANEL) * pairs];
-        for (row, values) in values.chunks_exact(d_in.max(1)).enumerate() {
-            let panel = &mut lines[row / PANEL * pairs..][..pairs];
-            for (line, pair) in panel.iter_mut().zip(values.chunks(2)) {
-                line.0[row % PANEL] = join(pair[0], pair.get(1).copied().unwrap_or(0.0));
+        let rows_of_panels = values.chunks(PANEL * d_in.max(1));
+        for (panel, values) in lines.chunks_exact_mut(pairs.max(1)).zip(rows_of_panels) {
+            // As many lines as the first cache keeps while one row after another is written into them.
+            for (at, lines) in panel.chunks_mut(LINES_AT_ONCE).enumerate() {
+                for (row, values) in values.chunks_exact(d_in).enumerate() {
+                    for (line, pair) in lines.iter_mut().zip(values[2 * at * LINES_AT_ONCE..].chunks(2)) {
+                        line.0[row] = join(pair[0], pair.get(1).copied().unwrap_or(0.0));
+                    }
+                }
             }
         }
         Self { lines, d_out, d_in }
@@ -98,22 +101,15 @@ impl Panels for Bf16Panels {
         }
     }
 
-    fn kernel(
-        &self,
-        tile: &mut Tile,
-        packed: &[u32],
-        rows: usize,
-        panel: usize,
-        steps: Range<usize>,
-        cpu: Cpu,
-    ) {
+    fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, cpu: Cpu) {
+        let Pass { rows, panel, steps, ahead } = pass;
         let lines = &self.lines[panel * self.d_in.div_ceil(2)..][steps.clone()];
         let packed = &packed[steps.start * rows..steps.end * rows];
         #[cfg(target_arch = "x86_64")]
         if cpu.avx512_bf16 {
             // SAFETY: the processor has AVX-512 BF16, and `packed` was cut to `rows` values a line.
             #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
-            return unsafe { with_rows!(rows, avx512, tile, packed, lines) };
+            return unsafe { with_rows!(rows, avx512, tile, packed, lines, ahead) };
         }
         #[cfg(target_arch = "x86_64")]
         if cpu.avx2 {
@@ -121,7 +117,7 @@ impl Panels for Bf16Panels {
             #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
             return unsafe { avx2(tile, packed, rows, lines) };
         }
-        let _ = cpu;
+        let _ = (cpu, ahead);
         portable::<false>(tile, packed, rows, lines);
     }
 
@@ -143,7 +139,12 @@ impl Panels for Bf16Panels {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[allow(unsafe_code, reason = "vector loads take pointers")]
-unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, packed: &[u32], lines: &[Line<[u32; PANEL]>]) {
+unsafe fn avx512<const ROWS: usize>(
+    tile: &mut Tile,
+    packed: &[u32],
+    lines: &[Line<[u32; PANEL]>],
+    ahead: usize,
+) {
     use std::{
         arch::x86_64::{__m512bh, __m512i, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_set1_epi32},
         mem::transmute,
@@ -155,6 +156,8 @@ unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, packed: &[u32], lines: &[Li
         let mut x = packed.as_ptr().cast::<i32>();
         for line in lines {
             let at = line.0.as_ptr().cast::<__m512i>();
+            fetch(at, ahead);
+            fetch(at.add(1), ahead);
             let low: __m512bh = transmute(_mm512_load_si512(at));
             let high: __m512bh = transmute(_mm512_load_si512(at.add(1)));
             for (row, sums) in sums.iter_mut().enumerate() {

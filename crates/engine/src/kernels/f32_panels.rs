@@ -1,11 +1,9 @@
 //! Weights as 32-bit floats in panels.
 
-use std::ops::Range;
-
 use super::{
     Cpu,
     dispatch::multiply_add,
-    panels::{Line, PANEL, Panels, Tile, load, store, with_rows},
+    panels::{LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
 };
 
 /// Rows of input at once: 12 by 32 sums are 24 of AVX-512's 32 registers.
@@ -23,10 +21,15 @@ impl F32Panels {
     /// From row-major `values`.
     pub(crate) fn new(values: &[f32], d_out: usize, d_in: usize) -> Self {
         let mut lines = vec![Line([0.0; PANEL]); d_out.div_ceil(PANEL) * d_in];
-        for (row, values) in values.chunks_exact(d_in.max(1)).enumerate() {
-            let panel = &mut lines[row / PANEL * d_in..][..d_in];
-            for (line, value) in panel.iter_mut().zip(values) {
-                line.0[row % PANEL] = *value;
+        let rows_of_panels = values.chunks(PANEL * d_in.max(1));
+        for (panel, values) in lines.chunks_exact_mut(d_in.max(1)).zip(rows_of_panels) {
+            // As many lines as the first cache keeps while one row after another is written into them.
+            for (at, lines) in panel.chunks_mut(LINES_AT_ONCE).enumerate() {
+                for (row, values) in values.chunks_exact(d_in).enumerate() {
+                    for (line, value) in lines.iter_mut().zip(&values[at * LINES_AT_ONCE..]) {
+                        line.0[row] = *value;
+                    }
+                }
             }
         }
         Self { lines, d_out, d_in }
@@ -61,17 +64,10 @@ impl Panels for F32Panels {
         pack(into, x, rows, scale);
     }
 
-    fn kernel(
-        &self,
-        tile: &mut Tile,
-        packed: &[f32],
-        rows: usize,
-        panel: usize,
-        steps: Range<usize>,
-        cpu: Cpu,
-    ) {
+    fn kernel(&self, tile: &mut Tile, packed: &[f32], pass: Pass, cpu: Cpu) {
+        let Pass { rows, panel, steps, ahead } = pass;
         let lines = &self.lines[panel * self.d_in..][steps.clone()];
-        kernel(tile, &packed[steps.start * rows..steps.end * rows], rows, lines, cpu);
+        kernel(tile, &packed[steps.start * rows..steps.end * rows], rows, lines, ahead, cpu);
     }
 
     fn block(&self, panel: usize, columns: usize) -> [[f32; PANEL]; PANEL] {
@@ -99,14 +95,21 @@ pub(super) fn pack(into: &mut [f32], x: &[f32], rows: usize, scale: f32) {
     }
 }
 
-/// Adds `x · panelᵀ` to `tile`: `packed` `[width][rows]`, `lines` `[width][32]`.
-pub(super) fn kernel(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line<[f32; PANEL]>], cpu: Cpu) {
+/// Adds `x · panelᵀ` to `tile`: `packed` `[width][rows]`, `lines` `[width][32]`; `ahead` as in [`Pass`].
+pub(super) fn kernel(
+    tile: &mut Tile,
+    packed: &[f32],
+    rows: usize,
+    lines: &[Line<[f32; PANEL]>],
+    ahead: usize,
+    cpu: Cpu,
+) {
     assert_eq!(packed.len(), lines.len() * rows, "packed rows do not fit the panel");
     #[cfg(target_arch = "x86_64")]
     if cpu.avx512 {
         // SAFETY: the processor has AVX-512, and the lengths were compared.
         #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
-        return unsafe { with_rows!(rows, avx512, tile, packed, lines) };
+        return unsafe { with_rows!(rows, avx512, tile, packed, lines, ahead) };
     }
     #[cfg(target_arch = "x86_64")]
     if cpu.avx2 {
@@ -114,7 +117,7 @@ pub(super) fn kernel(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line
         #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
         return unsafe { avx2(tile, packed, rows, lines) };
     }
-    let _ = cpu;
+    let _ = (cpu, ahead);
     portable::<false>(tile, packed, rows, lines);
 }
 
@@ -123,7 +126,12 @@ pub(super) fn kernel(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[allow(unsafe_code, reason = "vector loads take pointers")]
-unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, packed: &[f32], lines: &[Line<[f32; PANEL]>]) {
+unsafe fn avx512<const ROWS: usize>(
+    tile: &mut Tile,
+    packed: &[f32],
+    lines: &[Line<[f32; PANEL]>],
+    ahead: usize,
+) {
     use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps};
     // SAFETY: a tile's row and a line hold 32 values each, a line is aligned to 64 bytes, and the caller promises
     // `ROWS` packed values a line.
@@ -131,7 +139,10 @@ unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, packed: &[f32], lines: &[Li
         let mut sums = load::<ROWS>(tile);
         let mut x = packed.as_ptr();
         for line in lines {
-            let (low, high) = (_mm512_load_ps(line.0.as_ptr()), _mm512_load_ps(line.0.as_ptr().add(16)));
+            let (low, high) = (line.0.as_ptr(), line.0.as_ptr().add(16));
+            fetch(low, ahead);
+            fetch(high, ahead);
+            let (low, high) = (_mm512_load_ps(low), _mm512_load_ps(high));
             for (row, sums) in sums.iter_mut().enumerate() {
                 let x = _mm512_set1_ps(*x.add(row));
                 *sums = [_mm512_fmadd_ps(x, low, sums[0]), _mm512_fmadd_ps(x, high, sums[1])];

@@ -6,7 +6,9 @@
 //! not depend on which others share its step.
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m512, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_storeu_ps};
+use std::arch::x86_64::{
+    __m512, _MM_HINT_T1, _mm_prefetch, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+};
 use std::{cell::RefCell, ops::Range};
 
 use rayon::prelude::*;
@@ -21,6 +23,9 @@ pub(super) const MAX_ROWS: usize = 12;
 
 /// Multiplications below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 19;
+
+/// Lines of a panel that are written at once when it is laid out: 8 KiB.
+pub(super) const LINES_AT_ONCE: usize = 64;
 
 /// Results of a kernel: rows of input by rows of the panel.
 pub(super) type Tile = [[f32; PANEL]; MAX_ROWS];
@@ -53,16 +58,8 @@ pub(super) trait Panels: Sync {
     /// Packs `rows` rows of `x` `[rows, d_in]`, times `scale`: `[steps, PACKED_PER_STEP, rows]` in the kernel's order.
     fn pack(&self, into: &mut [Self::Packed], x: &[f32], rows: usize, scale: f32);
 
-    /// Adds `x · panelᵀ` over `steps` to the first `rows` rows of `tile`.
-    fn kernel(
-        &self,
-        tile: &mut Tile,
-        packed: &[Self::Packed],
-        rows: usize,
-        panel: usize,
-        steps: Range<usize>,
-        cpu: Cpu,
-    );
+    /// Adds `x · panelᵀ` over the steps of `pass` to the first rows of `tile`; `packed` is a block of rows.
+    fn kernel(&self, tile: &mut Tile, packed: &[Self::Packed], pass: Pass, cpu: Cpu);
 
     /// The values of weight rows `panel * 32 ..` and columns `columns * 32 ..`, transposed: `[32 columns][32 rows]`;
     /// what lies beyond the matrix is 0.
@@ -72,6 +69,20 @@ pub(super) trait Panels: Sync {
     fn packed_width(&self) -> usize {
         self.shape().1.div_ceil(Self::STEP) * Self::PACKED_PER_STEP
     }
+}
+
+/// What one call of a kernel goes through.
+#[derive(Debug, Clone)]
+pub(super) struct Pass {
+    /// Rows of input.
+    pub(super) rows: usize,
+    /// The panel.
+    pub(super) panel: usize,
+    /// The steps along the input.
+    pub(super) steps: Range<usize>,
+    /// Bytes from a weight to one that is needed soon and lies in memory still, which the kernel fetches while it
+    /// computes; 0 where nothing is to be fetched.
+    pub(super) ahead: usize,
 }
 
 /// Panels that are taken together when there are many rows, so that these are fetched a quarter as often.
@@ -123,16 +134,22 @@ where
             for group in groups(panels) {
                 for begin in (0..steps).step_by(per_block) {
                     let end = steps.min(begin + per_block);
-                    for block in &blocks {
+                    // The first block of rows waits for memory, the others compute: the last of them fetches what
+                    // the first will meet next.
+                    let next = if end < steps { end - begin } else { GROUP * steps - begin };
+                    for (at, block) in blocks.iter().enumerate() {
                         let packed = &packed[block.start * width..block.end * width];
+                        let ahead =
+                            if at > 0 && at + 1 == blocks.len() { next * P::BYTES_PER_STEP } else { 0 };
                         for panel in group.clone() {
                             let place = Place { rows: block.clone(), columns: columns(panel, d_out) };
+                            let pass = Pass { rows: block.len(), panel, steps: begin..end, ahead };
                             // SAFETY: the assertion above says that rows and columns lie within `y`, and each
                             // panel's columns are written by one thread only.
                             #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
                             unsafe {
                                 out.update(&place, keep || begin > 0, |tile| {
-                                    weights.kernel(tile, packed, block.len(), panel, begin..end, cpu);
+                                    weights.kernel(tile, packed, pass, cpu);
                                 });
                             }
                         }
@@ -182,7 +199,7 @@ pub(super) fn multiply_back<P: Panels>(weights: &P, dx: &mut [f32], dy: &[f32], 
                             #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
                             unsafe {
                                 out.update(&place, begin > 0, |tile| {
-                                    f32_panels::kernel(tile, packed, rows, &turned[..end - begin], cpu);
+                                    f32_panels::kernel(tile, packed, rows, &turned[..end - begin], 0, cpu);
                                 });
                             }
                         }
@@ -335,6 +352,18 @@ pub(super) unsafe fn load<const ROWS: usize>(tile: &Tile) -> [[__m512; 2]; ROWS]
         *sums = unsafe { [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(PANEL / 2))] };
     }
     sums
+}
+
+/// Fetches the line that lies `ahead` bytes behind `at` into the second cache, unless `ahead` is 0. There need not be
+/// anything: a fetch of what is not there does nothing.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+#[allow(unsafe_code, reason = "a fetch takes a pointer")]
+pub(super) fn fetch<T>(at: *const T, ahead: usize) {
+    if ahead != 0 {
+        // SAFETY: the instruction reads nothing that the program can see, and faults nowhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(ahead)) };
+    }
 }
 
 /// Back from registers to a tile.

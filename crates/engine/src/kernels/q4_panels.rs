@@ -4,14 +4,12 @@
 //! `w = d · scale · q - d_min · min`. Inputs become bytes, as for `q8_0`. A row need not be a multiple of 256 long:
 //! the last eight blocks may be incomplete here, though not in a file.
 
-use std::ops::Range;
-
 use half::f16;
 
 use super::{
     Cpu,
     bytes::{self, BLOCK, Halves, PACKED},
-    panels::{Line, PANEL, Panels, Tile, load, store, with_rows},
+    panels::{Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
 };
 
 /// Blocks that share their units.
@@ -138,15 +136,8 @@ impl Panels for Q4Panels {
         bytes::pack(into, x, rows, self.d_in, scale);
     }
 
-    fn kernel(
-        &self,
-        tile: &mut Tile,
-        packed: &[u32],
-        rows: usize,
-        panel: usize,
-        steps: Range<usize>,
-        cpu: Cpu,
-    ) {
+    fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, cpu: Cpu) {
+        let Pass { rows, panel, steps, ahead } = pass;
         let (blocks, supers) = (self.d_in.div_ceil(BLOCK), self.d_in.div_ceil(SUPER_BLOCK));
         let part = Part {
             quants: &self.quants[panel * blocks * 4..][steps.start * 4..steps.end * 4],
@@ -154,6 +145,7 @@ impl Panels for Q4Panels {
             units: &self.units[panel * supers..][..supers],
             first: steps.start,
             packed: &packed[steps.start * PACKED * rows..steps.end * PACKED * rows],
+            ahead,
         };
         #[cfg(target_arch = "x86_64")]
         if cpu.avx512_vnni {
@@ -196,6 +188,7 @@ struct Part<'a> {
     units: &'a [Line<[Halves; 2]>],       // of the whole panel
     first: usize,                         // block of the panel
     packed: &'a [u32],                    // [blocks][PACKED][rows]
+    ahead: usize,                         // as in `Pass`
 }
 
 /// # Safety
@@ -222,7 +215,9 @@ unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, part: &Part<'_>) {
             for half in 0..2 {
                 let mut dots = [_mm512_set1_epi32(0); ROWS];
                 for pair in 0..4 {
-                    let both = _mm512_load_si512(w.add(2 * pair + half));
+                    let both = w.add(2 * pair + half);
+                    fetch(both, part.ahead);
+                    let both = _mm512_load_si512(both);
                     let low = _mm512_and_si512(both, low_half);
                     let high = _mm512_and_si512(_mm512_srli_epi16::<4>(both), low_half);
                     for (row, dots) in dots.iter_mut().enumerate() {

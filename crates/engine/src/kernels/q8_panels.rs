@@ -3,14 +3,12 @@
 //! Inputs become bytes too, and products of bytes are summed exactly within a block (AVX-512 VNNI); blocks are
 //! summed as 32-bit floats.
 
-use std::ops::Range;
-
 use half::f16;
 
 use super::{
     Cpu,
     bytes::{self, BLOCK, Halves, PACKED},
-    panels::{Line, PANEL, Panels, Tile, load, store, with_rows},
+    panels::{Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
 };
 
 /// Bytes of a block as ggml stores it: the scale in half precision, then 32 signed bytes.
@@ -86,15 +84,8 @@ impl Panels for Q8Panels {
         bytes::pack(into, x, rows, self.d_in, scale);
     }
 
-    fn kernel(
-        &self,
-        tile: &mut Tile,
-        packed: &[u32],
-        rows: usize,
-        panel: usize,
-        steps: Range<usize>,
-        cpu: Cpu,
-    ) {
+    fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, cpu: Cpu) {
+        let Pass { rows, panel, steps, ahead } = pass;
         let blocks = self.d_in.div_ceil(BLOCK);
         let scales = &self.scales[panel * blocks..][steps.clone()];
         let quants = &self.quants[panel * blocks * 8..][steps.start * 8..steps.end * 8];
@@ -103,7 +94,7 @@ impl Panels for Q8Panels {
         if cpu.avx512_vnni {
             // SAFETY: the processor has AVX-512 VNNI, and all three slices were cut to the same blocks.
             #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
-            return unsafe { with_rows!(rows, avx512, tile, packed, quants, scales) };
+            return unsafe { with_rows!(rows, avx512, tile, packed, quants, scales, ahead) };
         }
         #[cfg(target_arch = "x86_64")]
         if cpu.avx2 {
@@ -111,7 +102,7 @@ impl Panels for Q8Panels {
             #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
             return unsafe { avx2(tile, packed, rows, quants, scales) };
         }
-        let _ = cpu;
+        let _ = (cpu, ahead);
         portable(tile, packed, rows, quants, scales);
     }
 
@@ -142,6 +133,7 @@ unsafe fn avx512<const ROWS: usize>(
     packed: &[u32],
     quants: &[Line<[[u8; 4]; PANEL]>],
     scales: &[Line<Halves>],
+    ahead: usize,
 ) {
     use std::arch::x86_64::{
         __m256i, __m512i, _mm256_load_si256, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
@@ -159,7 +151,9 @@ unsafe fn avx512<const ROWS: usize>(
                     *dots = _mm512_set1_epi32(-OFFSET * *x.add(bytes::SUM * ROWS + row));
                 }
                 for group in 0..8 {
-                    let w = _mm512_load_si512(w.add(2 * group + half));
+                    let w = w.add(2 * group + half);
+                    fetch(w, ahead);
+                    let w = _mm512_load_si512(w);
                     for (row, dots) in dots.iter_mut().enumerate() {
                         *dots = _mm512_dpbusd_epi32(*dots, w, _mm512_set1_epi32(*x.add(group * ROWS + row)));
                     }

@@ -1,9 +1,8 @@
 //! From a tensor as its file has it to a matrix as it is computed with.
 
 use autoglm_domain::ContentHash;
-use candle_core::Tensor;
 
-use super::to_f32;
+use super::floats::{Floats, finite};
 use crate::{
     EngineError, Result,
     gguf::{TensorType, dequantize, quantize},
@@ -14,9 +13,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Stored {
     /// Floats of some width.
-    Floats(Tensor),
-    /// Blocks of quantised rows.
-    Blocks {
+    Floats(Floats<'static>),
+    /// Rows of a GGUF file.
+    Rows {
         /// Their type.
         kind: TensorType,
         /// Rows and columns.
@@ -29,31 +28,24 @@ pub(crate) enum Stored {
 impl Stored {
     pub(super) fn shape(&self) -> &[usize] {
         match self {
-            Self::Floats(tensor) => tensor.dims(),
-            Self::Blocks { shape, .. } => shape,
+            Self::Floats(tensor) => tensor.shape(),
+            Self::Rows { shape, .. } => shape,
         }
     }
 
     /// The values as `f32`; any that is not a number is refused.
     pub(super) fn values(&self, name: &str) -> Result<Vec<f32>> {
         match self {
-            Self::Floats(tensor) => to_f32(name, tensor),
-            Self::Blocks { kind, bytes, .. } => {
-                let values = dequantize(*kind, bytes);
-                match values.iter().position(|value| !value.is_finite()) {
-                    Some(at) => {
-                        Err(EngineError::Weights(format!("`{name}` holds {} at position {at}", values[at])))
-                    }
-                    None => Ok(values),
-                }
-            }
+            Self::Floats(tensor) => tensor.values(name),
+            Self::Rows { kind, bytes, .. } => finite(name, dequantize(*kind, bytes)),
         }
     }
 
+    /// The type of its blocks, where it is quantised.
     fn kind(&self) -> Option<TensorType> {
         match self {
-            Self::Floats(_) => None,
-            Self::Blocks { kind, .. } => Some(*kind),
+            Self::Rows { kind, .. } if kind.block_len() > 1 => Some(*kind),
+            _ => None,
         }
     }
 }
@@ -119,7 +111,7 @@ impl LaidOut {
         {
             let mut rows = Vec::new();
             for (_, part) in parts {
-                if let Stored::Blocks { bytes, .. } = part {
+                if let Stored::Rows { bytes, .. } = part {
                     rows.extend_from_slice(bytes);
                 }
             }
@@ -184,7 +176,7 @@ mod tests {
         let w = values(4 * 256);
         let part = |kind: TensorType| {
             let bytes = quantize(kind, &w).unwrap();
-            ("w".to_owned(), Stored::Blocks { kind, shape: vec![4, 256], bytes })
+            ("w".to_owned(), Stored::Rows { kind, shape: vec![4, 256], bytes })
         };
         let q4 = dequantize(TensorType::Q4K, &quantize(TensorType::Q4K, &w).unwrap());
         let alike = LaidOut::stack(&[part(TensorType::Q4K), part(TensorType::Q4K)], 8, 256, None).unwrap();
