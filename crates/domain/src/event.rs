@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AliasMove, Assessment, ErrorPattern, Experience, ExperienceAmendment, Feedback, Interaction,
-    ModelVersion, Rollout, TrainingRun,
+    ModelVersion, Rollout, RolloutProgress, ShadowPair, TrainingRun,
 };
 
 /// One thing that happened. Appending events is the only way that the store changes.
@@ -29,6 +29,10 @@ pub enum Event {
     Version(Box<ModelVersion>),
     /// A rollout changed state; replaces the one with the same id.
     Rollout(Box<Rollout>),
+    /// A candidate answered beside the champion, or such a pair was judged; replaces the one with the same id.
+    ShadowPair(Box<ShadowPair>),
+    /// A rollout on live traffic was looked at.
+    RolloutProgress(Box<RolloutProgress>),
     /// An alias moved.
     AliasMoved(AliasMove),
 }
@@ -46,6 +50,8 @@ impl Event {
             Self::Run(_) => "run",
             Self::Version(_) => "version",
             Self::Rollout(_) => "rollout",
+            Self::ShadowPair(_) => "shadow_pair",
+            Self::RolloutProgress(_) => "rollout_progress",
             Self::AliasMoved(_) => "alias_moved",
         }
     }

@@ -119,6 +119,8 @@ ids! {
     TrainingRunId, TrainingRunKind, "run_", "training run";
     /// Names the way of one candidate through the gate.
     RolloutId, RolloutKind, "roll_", "rollout";
+    /// Names a request that two versions answered.
+    ShadowPairId, ShadowPairKind, "pair_", "shadow pair";
 }
 
 #[cfg(test)]

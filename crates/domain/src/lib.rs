@@ -7,6 +7,7 @@
 mod artifact;
 mod assessment;
 mod clock;
+mod diff;
 mod error;
 mod event;
 mod experience;
@@ -15,6 +16,7 @@ mod id;
 mod interaction;
 mod ports;
 mod rollout;
+mod shadow;
 mod store;
 mod tool;
 mod training;
@@ -23,12 +25,14 @@ mod version;
 pub use artifact::{Adapter, ArtifactStore, ContentHash};
 pub use assessment::{Assessment, ErrorPattern, Label, Reference, ReferenceSource, dimension};
 pub use clock::{Clock, IdSource, ManualClock, SequentialIds, SystemClock, SystemIds, Timestamp};
+pub use diff::{AnswerTraits, PairDiff, PathDifference, StructureDiff, ToolDiff};
 pub use error::{Error, ErrorKind, Later, Result};
 pub use event::{Event, RecordedEvent};
 pub use experience::{ClusterId, Experience, ExperienceAmendment, Provenance, Vouch};
 pub use feedback::{Feedback, Metric, Thumb};
 pub use id::{
-    AssessmentId, ExperienceId, FeedbackId, Id, IdKind, InteractionId, PatternId, RolloutId, TrainingRunId,
+    AssessmentId, ExperienceId, FeedbackId, Id, IdKind, InteractionId, PatternId, RolloutId, ShadowPairId,
+    TrainingRunId,
 };
 pub use interaction::{
     AnswerSource, ChatMessage, Endpoint, FinishReason, Interaction, PromptScore, PromptToken, ResponseFormat,
@@ -39,7 +43,11 @@ pub use ports::{
     GenerationInput, GenerationRequest, GenerationStream, Generator, Objective, Priority, TrainExample,
     TrainJob, TrainProgress, Trained, Trainer,
 };
-pub use rollout::{ClusterEvidence, Evidence, Outcome, PairedEvidence, Rollout, RolloutState, Verdict};
+pub use rollout::{
+    ClusterEvidence, Evidence, Live, LiveStage, MetricEvidence, MetricStatus, Outcome, PairedEvidence,
+    Rollout, RolloutProgress, RolloutState, StageRuling, Verdict,
+};
+pub use shadow::{PairOrder, Preference, ShadowAnswer, ShadowPair};
 pub use store::{InteractionRecord, Store};
 pub use tool::{Tool, ToolCall, ToolCallPiece, ToolChoice, Toolbox};
 pub use training::{HyperParameters, RunState, TrainingRun, Trigger};

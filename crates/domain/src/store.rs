@@ -2,7 +2,8 @@
 
 use crate::{
     Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, Feedback, Interaction,
-    InteractionId, ModelVersion, RecordedEvent, Result, Rollout, TrainingRun, TrainingRunId, VersionNumber,
+    InteractionId, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId, RolloutProgress,
+    ShadowPair, TrainingRun, TrainingRunId, VersionNumber,
 };
 
 /// An interaction with all that was said and found of it.
@@ -70,6 +71,18 @@ pub trait Store: Send + Sync {
 
     /// Every rollout, oldest first.
     async fn rollouts(&self) -> Result<Vec<Rollout>>;
+
+    /// Up to `limit` pairs of `rollout` as they were last recorded, in `order`; of equal ones the older first.
+    /// None for a rollout that is not there.
+    async fn shadow_pairs(
+        &self,
+        rollout: RolloutId,
+        order: PairOrder,
+        limit: usize,
+    ) -> Result<Vec<ShadowPair>>;
+
+    /// The latest `limit` looks at `rollout`, newest first.
+    async fn rollout_progress(&self, rollout: RolloutId, limit: usize) -> Result<Vec<RolloutProgress>>;
 
     /// Where every alias points.
     async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>>;

@@ -1,15 +1,15 @@
 //! The store in the most naive way: a list of events, folded anew for every question.
 
 use std::{
-    cmp::Reverse,
+    cmp::{Ordering, Reverse},
     collections::{BTreeMap, HashSet},
     mem,
 };
 
 use autoglm_domain::{
     Alias, AliasMove, Assessment, Error, ErrorPattern, Event, Experience, ExperienceId, Id, IdKind,
-    Interaction, InteractionId, InteractionRecord, ModelVersion, RecordedEvent, Result, Rollout, Store,
-    TrainingRun, TrainingRunId, VersionNumber,
+    Interaction, InteractionId, InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout,
+    RolloutId, RolloutProgress, ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
 };
 use parking_lot::Mutex;
 
@@ -151,6 +151,7 @@ fn brings(event: &Event) -> Option<Name> {
         Event::Version(it) => Some(version(it.number)),
         Event::ExperienceAmended(_) | Event::AliasMoved(_) => None,
         Event::Pattern(_) | Event::Run(_) | Event::Rollout(_) => None,
+        Event::ShadowPair(_) | Event::RolloutProgress(_) => None,
     }
 }
 
@@ -163,6 +164,7 @@ fn needs(event: &Event) -> Option<Name> {
         Event::AliasMoved(it) => (it.to != VersionNumber::BASE).then(|| version(it.to)),
         Event::Interaction(_) | Event::Experience(_) | Event::Version(_) => None,
         Event::Pattern(_) | Event::Run(_) | Event::Rollout(_) => None,
+        Event::ShadowPair(_) | Event::RolloutProgress(_) => None,
     }
 }
 
@@ -288,6 +290,38 @@ impl Store for MemoryStore {
             Event::Rollout(it) => Some((it.id, (**it).clone())),
             _ => None,
         }))
+    }
+
+    async fn shadow_pairs(
+        &self,
+        rollout: RolloutId,
+        order: PairOrder,
+        limit: usize,
+    ) -> Result<Vec<ShadowPair>> {
+        let mut pairs = self.replaced(|event| match event {
+            Event::ShadowPair(it) => Some((it.id, (**it).clone())),
+            _ => None,
+        });
+        pairs.retain(|it| it.rollout == rollout);
+        // Not `total_cmp`: a database takes 0 and -0 for the same.
+        let by = |a: f64, b: f64| a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+        match order {
+            PairOrder::Oldest => {}
+            PairOrder::Worst => pairs.sort_by(|a, b| by(a.gain(), b.gain())),
+            PairOrder::MostDifferent => pairs.sort_by(|a, b| by(b.diff.distance, a.diff.distance)),
+        }
+        pairs.truncate(limit);
+        Ok(pairs)
+    }
+
+    async fn rollout_progress(&self, rollout: RolloutId, limit: usize) -> Result<Vec<RolloutProgress>> {
+        let mut looks = self.all(|event| match event {
+            Event::RolloutProgress(it) if it.rollout == rollout => Some((**it).clone()),
+            _ => None,
+        });
+        looks.reverse();
+        looks.truncate(limit);
+        Ok(looks)
     }
 
     async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>> {

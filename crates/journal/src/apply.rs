@@ -1,6 +1,8 @@
 //! What each event does to the tables: one row in the journal, and its mark on a projection.
 
-use autoglm_domain::{AliasMove, Assessment, ErrorPattern, Event, Feedback, Id, IdKind, VersionNumber};
+use autoglm_domain::{
+    AliasMove, Assessment, ErrorPattern, Event, Feedback, Id, IdKind, ShadowPair, VersionNumber,
+};
 use sqlx::{SqliteConnection, sqlite::SqliteQueryResult};
 
 use crate::{JournalError, record::Prepared};
@@ -49,6 +51,12 @@ pub(crate) async fn apply(db: &mut SqliteConnection, record: &Prepared) -> Appli
                  ON CONFLICT (id) DO UPDATE SET latest_seq = excluded.latest_seq",
             );
             row.bind(seq).bind(it.id.to_string()).execute(db).await?;
+            Ok(())
+        }
+        Event::ShadowPair(it) => shadow_pair(db, seq, it).await,
+        Event::RolloutProgress(it) => {
+            let row = sqlx::query("INSERT INTO rollout_progress (seq, rollout) VALUES (?, ?)");
+            row.bind(seq).bind(it.rollout.to_string()).execute(db).await?;
             Ok(())
         }
         Event::AliasMoved(it) => alias_moved(db, seq, &record.event, it).await,
@@ -107,6 +115,20 @@ async fn pattern(db: &mut SqliteConnection, seq: i64, it: &ErrorPattern) -> Appl
          ON CONFLICT (id) DO UPDATE SET latest_seq = excluded.latest_seq, count = excluded.count",
     );
     row.bind(seq).bind(it.id.to_string()).bind(count).execute(db).await?;
+    Ok(())
+}
+
+/// What pairs are sorted by is kept beside them.
+async fn shadow_pair(db: &mut SqliteConnection, seq: i64, it: &ShadowPair) -> Applied {
+    let row = sqlx::query(
+        "INSERT INTO shadow_pairs (first_seq, id, latest_seq, rollout, gain, distance)
+         VALUES (?1, ?2, ?1, ?3, ?4, ?5)
+         ON CONFLICT (id) DO UPDATE SET
+            latest_seq = excluded.latest_seq, rollout = excluded.rollout, gain = excluded.gain,
+            distance = excluded.distance",
+    );
+    let row = row.bind(seq).bind(it.id.to_string()).bind(it.rollout.to_string());
+    row.bind(it.gain()).bind(it.diff.distance).execute(db).await?;
     Ok(())
 }
 

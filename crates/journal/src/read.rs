@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use autoglm_domain::{
     Alias, AliasMove, Assessment, ErrorPattern, Experience, ExperienceAmendment, Feedback, InteractionRecord,
-    ModelVersion, RecordedEvent, Rollout, TrainingRun, VersionNumber,
+    ModelVersion, PairOrder, RecordedEvent, Rollout, RolloutId, RolloutProgress, ShadowPair, TrainingRun,
+    VersionNumber,
 };
 use serde::de::DeserializeOwned;
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, query::QueryAs, sqlite::SqliteArguments};
@@ -64,6 +65,18 @@ pub(crate) const RUN: &str =
     "SELECT e.seq, e.json FROM runs r JOIN events e ON e.seq = r.latest_seq WHERE r.id = ?";
 pub(crate) const ROLLOUTS: &str =
     "SELECT e.seq, e.json FROM rollouts r JOIN events e ON e.seq = r.latest_seq ORDER BY r.first_seq";
+pub(crate) const OLDEST_PAIRS: &str =
+    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
+    WHERE p.rollout = ? ORDER BY p.first_seq LIMIT ?";
+pub(crate) const WORST_PAIRS: &str =
+    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
+    WHERE p.rollout = ? ORDER BY p.gain, p.first_seq LIMIT ?";
+pub(crate) const MOST_DIFFERENT_PAIRS: &str =
+    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
+    WHERE p.rollout = ? ORDER BY p.distance DESC, p.first_seq LIMIT ?";
+pub(crate) const PROGRESS: &str =
+    "SELECT e.seq, e.json FROM rollout_progress p JOIN events e ON e.seq = p.seq
+    WHERE p.rollout = ? ORDER BY p.seq DESC LIMIT ?";
 pub(crate) const ALIASES: &str = "SELECT name, number FROM aliases ORDER BY name";
 pub(crate) const ALIAS_MOVES: &str = "SELECT e.seq, e.json FROM alias_moves m JOIN events e ON e.seq = m.seq
     WHERE m.alias = ? ORDER BY m.seq";
@@ -192,6 +205,28 @@ pub(crate) async fn rollouts(pool: &SqlitePool) -> Result<Vec<Rollout>, JournalE
     bodies(pool, sqlx::query_as(ROLLOUTS)).await
 }
 
+pub(crate) async fn shadow_pairs(
+    pool: &SqlitePool,
+    rollout: RolloutId,
+    order: PairOrder,
+    limit: i64,
+) -> Result<Vec<ShadowPair>, JournalError> {
+    let statement = match order {
+        PairOrder::Oldest => OLDEST_PAIRS,
+        PairOrder::Worst => WORST_PAIRS,
+        PairOrder::MostDifferent => MOST_DIFFERENT_PAIRS,
+    };
+    bodies(pool, sqlx::query_as(statement).bind(rollout.to_string()).bind(limit)).await
+}
+
+pub(crate) async fn rollout_progress(
+    pool: &SqlitePool,
+    rollout: RolloutId,
+    limit: i64,
+) -> Result<Vec<RolloutProgress>, JournalError> {
+    bodies(pool, sqlx::query_as(PROGRESS).bind(rollout.to_string()).bind(limit)).await
+}
+
 pub(crate) async fn alias_history(pool: &SqlitePool, alias: &Alias) -> Result<Vec<AliasMove>, JournalError> {
     bodies(pool, sqlx::query_as(ALIAS_MOVES).bind(alias.0.clone())).await
 }
@@ -209,7 +244,8 @@ mod tests {
         let whole_tables =
             [EXPERIENCES, VERSIONS, RUNS, ROLLOUTS, RECENT, PATTERNS, ALIASES, JUDGED, AWAITING, LAG];
         let by_key = [INTERACTION, FEEDBACK, EVENTS, EXPERIENCE, VERSION, RUN, ALIAS_MOVES, LAST_SEQ];
-        for statement in whole_tables.iter().chain(&by_key) {
+        let of_a_rollout = [OLDEST_PAIRS, WORST_PAIRS, MOST_DIFFERENT_PAIRS, PROGRESS];
+        for statement in whole_tables.iter().chain(&by_key).chain(&of_a_rollout) {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let plan: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(explain).fetch_all(&mut db).await.unwrap();

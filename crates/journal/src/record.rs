@@ -46,6 +46,8 @@ impl Prepared {
             Event::Run(it) => it.at,
             Event::Version(it) => it.at,
             Event::Rollout(it) => it.at,
+            Event::ShadowPair(it) => it.at,
+            Event::RolloutProgress(it) => it.at,
             Event::AliasMoved(it) => it.at,
         }
     }
@@ -105,6 +107,8 @@ fn encode(event: &Event) -> serde_json::Result<String> {
         Event::Run(data) => json(data),
         Event::Version(data) => json(data),
         Event::Rollout(data) => json(data),
+        Event::ShadowPair(data) => json(data),
+        Event::RolloutProgress(data) => json(data),
         Event::AliasMoved(data) => json(data),
     }
 }
@@ -123,6 +127,8 @@ fn decode_data(name: &str, json: &str) -> Result<Event, String> {
         "run" => Event::Run(data(json)?),
         "version" => Event::Version(data(json)?),
         "rollout" => Event::Rollout(data(json)?),
+        "shadow_pair" => Event::ShadowPair(data(json)?),
+        "rollout_progress" => Event::RolloutProgress(data(json)?),
         "alias_moved" => Event::AliasMoved(data(json)?),
         other => return Err(format!("`{other}` is not the name of an event")),
     })

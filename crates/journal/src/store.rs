@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use autoglm_domain::{
     Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, InteractionId,
-    InteractionRecord, ModelVersion, RecordedEvent, Result, Rollout, Store, TrainingRun, TrainingRunId,
-    VersionNumber,
+    InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId, RolloutProgress,
+    ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
 };
 use sqlx::SqlitePool;
 
@@ -203,6 +203,19 @@ impl Store for SqliteStore {
 
     async fn rollouts(&self) -> Result<Vec<Rollout>> {
         Ok(read::rollouts(&self.readers).await?)
+    }
+
+    async fn shadow_pairs(
+        &self,
+        rollout: RolloutId,
+        order: PairOrder,
+        limit: usize,
+    ) -> Result<Vec<ShadowPair>> {
+        Ok(read::shadow_pairs(&self.readers, rollout, order, read::limit(limit)).await?)
+    }
+
+    async fn rollout_progress(&self, rollout: RolloutId, limit: usize) -> Result<Vec<RolloutProgress>> {
+        Ok(read::rollout_progress(&self.readers, rollout, read::limit(limit)).await?)
     }
 
     async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>> {

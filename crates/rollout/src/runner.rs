@@ -7,7 +7,7 @@ use autoglm_domain::{
     VersionNumber,
 };
 
-use crate::{Decided, Gate, RolloutError, Scanned, Scanning, Stage, Suites, check_transition};
+use crate::{Decided, Gate, OnTraffic, RolloutError, Scanned, Scanning, Stage, Suites, check_transition};
 
 /// Starts rollouts, one at a time, and cleans up after a crash.
 #[derive(Clone)]
@@ -101,12 +101,13 @@ impl RolloutRunner {
         }
     }
 
-    /// Run once at start-up, before the first rollout: what a crash left unfinished becomes aborted, oldest
-    /// first, and its candidates are handed back to be started again.
+    /// Run once at start-up, before the first rollout: what a crash left at the scan or at the offline gate
+    /// becomes aborted, oldest first, and its candidates are handed back to be started again. Rollouts on live
+    /// traffic go on where they were, see [`RolloutRunner::on_traffic`].
     pub async fn recover(&self) -> Result<Vec<Recovered>, RolloutError> {
         let mut recovered = Vec::new();
         let mut events = Vec::new();
-        for rollout in self.store.rollouts().await?.into_iter().filter(Rollout::is_unfinished) {
+        for rollout in self.store.rollouts().await?.into_iter().filter(is_before_traffic) {
             let reason = "the process ended before its verdict".to_owned();
             let next = Rollout { state: RolloutState::Aborted { reason }, ..rollout.clone() };
             check_transition(&rollout.state, &next.state)?;
@@ -118,6 +119,17 @@ impl RolloutRunner {
         }
         Ok(recovered)
     }
+
+    /// The rollout that is on live traffic, where there is one.
+    pub async fn on_traffic(&self) -> Result<Option<OnTraffic>, RolloutError> {
+        let rollouts = self.store.rollouts().await?;
+        let live = rollouts.into_iter().find(|rollout| rollout.live().is_some());
+        live.map(|rollout| OnTraffic::restore(Arc::clone(&self.store), rollout)).transpose()
+    }
+}
+
+fn is_before_traffic(rollout: &Rollout) -> bool {
+    rollout.is_unfinished() && rollout.live().is_none()
 }
 
 /// The consequence of a promotion: the champion alias moves from the rollout's champion to its candidate.

@@ -2,17 +2,19 @@
 //!
 //! ```text
 //! begin ─▶ Scanning ─scanned─▶ OfflineGate ─decide─▶ Decided
-//!              │ findings ───────────────────────────▶ Decided (rejected)
-//!              └─────────── abort, from either ──────▶ Aborted
+//!              │ findings          │ shadow, canary
+//!              ▼                   ▼
+//!           Decided        live traffic (see `live`) ─decide─▶ Decided
+//!
+//!           abort, from every unfinished state ──────────────▶ Aborted
 //! ```
 //!
-//! Shadow traffic, canary steps and the watch window will be further marker types between `OfflineGate` and
-//! `Decided`. Every transition is durable before it returns; [`check_transition`] is the same table for
-//! states that were read back.
+//! Every transition is durable before it returns; [`check_transition`] is the same table for states that were
+//! read back.
 
 use std::{marker::PhantomData, sync::Arc};
 
-use autoglm_domain::{Event, Rollout, RolloutState, Store, Verdict};
+use autoglm_domain::{Event, LiveStage, Rollout, RolloutState, Store, Verdict};
 
 use crate::RolloutError;
 
@@ -26,9 +28,9 @@ pub enum OfflineGate {}
 
 /// A rollout in the unfinished state `S`. Transitions consume it.
 pub struct Stage<S> {
-    rollout: Rollout,
-    store: Arc<dyn Store>,
-    state: PhantomData<fn() -> S>,
+    pub(crate) rollout: Rollout,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) state: PhantomData<fn() -> S>,
 }
 
 impl<S> std::fmt::Debug for Stage<S> {
@@ -78,7 +80,11 @@ impl Stage<Scanning> {
     }
 }
 
-impl Stage<OfflineGate> {
+/// Marker trait: a verdict may be given in this state.
+pub trait Decidable {}
+impl Decidable for OfflineGate {}
+
+impl<S: Decidable> Stage<S> {
     /// Records the verdict together with `consequences` (the alias move of a promotion): all or nothing, so
     /// that no crash can come between. On `Conflict` nothing was recorded and the stage comes back.
     pub async fn decide(
@@ -105,7 +111,11 @@ impl<S> Stage<S> {
         self.record(RolloutState::Aborted { reason: reason.into() }, Vec::new()).await
     }
 
-    async fn record(&self, state: RolloutState, others: Vec<Event>) -> Result<Rollout, RolloutError> {
+    pub(crate) async fn record(
+        &self,
+        state: RolloutState,
+        others: Vec<Event>,
+    ) -> Result<Rollout, RolloutError> {
         let next = Rollout { state, ..self.rollout.clone() };
         let mut events = vec![Event::Rollout(Box::new(next.clone()))];
         events.extend(others);
@@ -118,18 +128,46 @@ impl<S> Stage<S> {
 /// `Conflict` unless a candidate may go from `from` to `to`: the transitions of this module, for states that
 /// were read from the store or come from outside.
 pub fn check_transition(from: &RolloutState, to: &RolloutState) -> Result<(), RolloutError> {
-    use RolloutState::{Aborted, Decided, OfflineGate, Scanning};
-    match (from, to) {
-        (Scanning, OfflineGate | Decided { .. } | Aborted { .. })
-        | (OfflineGate, Decided { .. } | Aborted { .. }) => Ok(()),
-        _ => Err(RolloutError::IllegalTransition { from: name(from), to: name(to) }),
+    use RolloutState::{Aborted, Decided, Live, OfflineGate, Paused, Scanning};
+    let legal = match (from, to) {
+        (Scanning, OfflineGate) => true,
+        (Scanning | OfflineGate | Live(_) | Paused { .. }, Aborted { .. })
+        | (Scanning | OfflineGate | Live(_), Decided { .. }) => true,
+        (OfflineGate, Live(next)) => may_begin_with(&next.stage),
+        (Live(before), Live(next)) => may_follow(&before.stage, &next.stage),
+        (Live(before), Paused { live, .. }) | (Paused { live, .. }, Live(before)) => {
+            before.stage == live.stage
+        }
+        _ => false,
+    };
+    if legal { Ok(()) } else { Err(RolloutError::IllegalTransition { from: name(from), to: name(to) }) }
+}
+
+/// What the first stage on live traffic may be: nobody is promoted there without having answered anything.
+fn may_begin_with(stage: &LiveStage) -> bool {
+    matches!(stage, LiveStage::Shadow | LiveStage::Canary { step: 0, .. })
+}
+
+/// Steps go one by one, and only forward.
+fn may_follow(before: &LiveStage, next: &LiveStage) -> bool {
+    match (before, next) {
+        (LiveStage::Shadow, LiveStage::Canary { step, .. }) => *step == 0,
+        (LiveStage::Canary { step, .. }, LiveStage::Canary { step: next, .. }) => *next == step + 1,
+        (LiveStage::Shadow | LiveStage::Canary { .. }, LiveStage::Watch) => true,
+        _ => false,
     }
 }
 
-fn name(state: &RolloutState) -> &'static str {
+pub(crate) fn name(state: &RolloutState) -> &'static str {
     match state {
         RolloutState::Scanning => "scanning",
         RolloutState::OfflineGate => "offline_gate",
+        RolloutState::Live(live) => match live.stage {
+            LiveStage::Shadow => "shadow",
+            LiveStage::Canary { .. } => "canary",
+            LiveStage::Watch => "watch",
+        },
+        RolloutState::Paused { .. } => "paused",
         RolloutState::Decided { .. } => "decided",
         RolloutState::Aborted { .. } => "aborted",
     }
@@ -137,6 +175,8 @@ fn name(state: &RolloutState) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use autoglm_domain::{Live, Timestamp};
+
     use super::*;
 
     #[test]
@@ -149,5 +189,47 @@ mod tests {
         assert_eq!(back.kind(), autoglm_domain::ErrorKind::Conflict);
         assert!(check_transition(&aborted, &RolloutState::OfflineGate).is_err());
         assert!(check_transition(&aborted, &aborted).is_err());
+    }
+
+    #[test]
+    fn live_stages_go_one_by_one_and_a_pause_leads_back_to_where_it_was() {
+        let live = |stage| RolloutState::Live(Live::begin(stage, Timestamp(1)));
+        let canary = |step| live(LiveStage::Canary { step, percent: 1.0 });
+        let paused = RolloutState::Paused {
+            live: Live::begin(LiveStage::Canary { step: 1, percent: 1.0 }, Timestamp(1)),
+            since: Timestamp(2),
+            by: "ada".into(),
+            reason: "a look".into(),
+        };
+        let (shadow, watch) = (live(LiveStage::Shadow), live(LiveStage::Watch));
+        let gate = RolloutState::OfflineGate;
+        for (from, to) in [
+            (&gate, &shadow),
+            (&gate, &canary(0)),
+            (&shadow, &canary(0)),
+            (&shadow, &watch),
+            (&canary(0), &canary(1)),
+            (&canary(1), &watch),
+            (&canary(1), &paused),
+            (&paused, &canary(1)),
+        ] {
+            assert_eq!(check_transition(from, to), Ok(()), "{from:?} to {to:?}");
+        }
+        for (from, to) in [
+            (&gate, &watch),
+            (&gate, &canary(1)),
+            (&RolloutState::Scanning, &shadow),
+            (&shadow, &canary(1)),
+            (&shadow, &shadow),
+            (&canary(0), &canary(2)),
+            (&canary(1), &canary(0)),
+            (&canary(0), &shadow),
+            (&watch, &canary(0)),
+            (&paused, &canary(2)),
+            (&paused, &watch),
+            (&watch, &paused),
+        ] {
+            assert!(check_transition(from, to).is_err(), "{from:?} to {to:?}");
+        }
     }
 }

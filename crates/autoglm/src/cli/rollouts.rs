@@ -1,7 +1,7 @@
 //! `autoglm rollouts`
 
 use autoglm_domain::{
-    Error, Outcome as Ruling, PairedEvidence, Rollout, RolloutId, RolloutState, Store as _,
+    Error, LiveStage, Outcome as Ruling, PairedEvidence, Rollout, RolloutId, RolloutState, Store as _,
 };
 use clap::{Args, Subcommand};
 
@@ -87,6 +87,12 @@ pub(super) fn state(state: &RolloutState) -> (&'static str, &str) {
     match state {
         RolloutState::Scanning => ("scanning", ""),
         RolloutState::OfflineGate => ("offline gate", ""),
+        RolloutState::Live(live) => match live.stage {
+            LiveStage::Shadow => ("shadow", ""),
+            LiveStage::Canary { .. } => ("canary", ""),
+            LiveStage::Watch => ("watch", ""),
+        },
+        RolloutState::Paused { reason, .. } => ("paused", reason),
         RolloutState::Decided { verdict } => (ruling(verdict.outcome), &verdict.reason),
         RolloutState::Aborted { reason } => ("aborted", reason),
     }

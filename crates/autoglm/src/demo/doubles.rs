@@ -313,6 +313,12 @@ impl Store for ByHeart {
     async fn rollouts(&self) -> Result<Vec<Rollout>> {
         unused()
     }
+    async fn shadow_pairs(&self, _: RolloutId, _: PairOrder, _: usize) -> Result<Vec<ShadowPair>> {
+        unused()
+    }
+    async fn rollout_progress(&self, _: RolloutId, _: usize) -> Result<Vec<RolloutProgress>> {
+        unused()
+    }
     async fn alias_history(&self, _: &Alias) -> Result<Vec<AliasMove>> {
         unused()
     }

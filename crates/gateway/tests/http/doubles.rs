@@ -324,6 +324,12 @@ impl Store for MemoryStore {
             state: RolloutState::Decided { verdict },
         }])
     }
+    async fn shadow_pairs(&self, _: RolloutId, _: PairOrder, _: usize) -> Result<Vec<ShadowPair>> {
+        Ok(Vec::new())
+    }
+    async fn rollout_progress(&self, _: RolloutId, _: usize) -> Result<Vec<RolloutProgress>> {
+        Ok(Vec::new())
+    }
     async fn experience(&self, id: ExperienceId) -> Result<Experience> {
         Ok(Experience {
             id,

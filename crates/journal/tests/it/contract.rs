@@ -37,6 +37,8 @@ pub(crate) async fn run<S: Store>(fresh: impl AsyncFn() -> S) {
     recent_assessments_are_the_latest_that_were_judged(&fresh().await).await;
     experiences_are_amended_in_place(&fresh().await).await;
     patterns_runs_and_rollouts_are_replaced(&fresh().await).await;
+    pairs_of_a_rollout_come_in_the_order_asked_for(&fresh().await).await;
+    looks_at_a_rollout_come_newest_first(&fresh().await).await;
     an_alias_moves_only_from_where_it_is(&fresh().await).await;
     of_racing_appends_one_wins(&fresh().await).await;
 }
@@ -57,6 +59,8 @@ async fn an_empty_store_answers(store: &impl Store) {
     assert_eq!(store.versions().await, Ok(vec![]));
     assert_eq!(store.runs().await, Ok(vec![]));
     assert_eq!(store.rollouts().await, Ok(vec![]));
+    assert_eq!(store.shadow_pairs(id(1), PairOrder::Worst, 10).await, Ok(vec![]));
+    assert_eq!(store.rollout_progress(id(1), 10).await, Ok(vec![]));
     assert_eq!(store.aliases().await, Ok(vec![]));
     assert_eq!(store.alias_history(&Alias::champion()).await, Ok(vec![]));
     let kinds = [
@@ -289,6 +293,44 @@ async fn patterns_runs_and_rollouts_are_replaced(store: &impl Store) {
         samples::rollout(1, RolloutState::OfflineGate),
     ];
     assert_eq!(store.rollouts().await, Ok(rollouts));
+}
+
+async fn pairs_of_a_rollout_come_in_the_order_asked_for(store: &impl Store) {
+    let ids = async |order, limit| -> Vec<ShadowPairId> {
+        let pairs = store.shadow_pairs(id(1), order, limit).await.unwrap();
+        pairs.into_iter().map(|it| it.id).collect()
+    };
+    let pairs = vec![
+        event::shadow_pair(1, 1, 60.0, 0.5),
+        event::shadow_pair(2, 1, 10.0, 0.2),
+        event::shadow_pair(9, 2, 0.0, 1.0),
+        event::shadow_pair(3, 1, 90.0, 0.5),
+    ];
+    store.append(pairs).await.unwrap();
+    assert_eq!(ids(PairOrder::Oldest, 10).await, [id(1), id(2), id(3)]);
+    assert_eq!(ids(PairOrder::Worst, 10).await, [id(2), id(1), id(3)]);
+    assert_eq!(ids(PairOrder::MostDifferent, 10).await, [id(1), id(3), id(2)]);
+    assert_eq!(ids(PairOrder::MostDifferent, 1).await, [id(1)]);
+    assert_eq!(ids(PairOrder::Worst, 0).await, []);
+    // Judged since: it keeps its place among the oldest and finds a new one among the worst.
+    store.append(vec![event::shadow_pair(1, 1, 0.0, 0.1)]).await.unwrap();
+    assert_eq!(ids(PairOrder::Oldest, 10).await, [id(1), id(2), id(3)]);
+    assert_eq!(ids(PairOrder::Worst, 10).await, [id(1), id(2), id(3)]);
+    assert_eq!(ids(PairOrder::MostDifferent, 10).await, [id(3), id(2), id(1)]);
+    let first = store.shadow_pairs(id(1), PairOrder::Oldest, 1).await.unwrap().remove(0);
+    assert_eq!(first, samples::shadow_pair(1, 1, 0.0, 0.1));
+    let mut odd = samples::shadow_pair(4, 1, 1.0, 0.0);
+    odd.diff.distance = f64::NAN;
+    assert_eq!(refused(store, vec![Event::ShadowPair(Box::new(odd))]).await, ErrorKind::Invalid);
+}
+
+async fn looks_at_a_rollout_come_newest_first(store: &impl Store) {
+    store.append(vec![event::progress(1, 1), event::progress(2, 2), event::progress(3, 1)]).await.unwrap();
+    let looks = vec![samples::progress(3, 1), samples::progress(1, 1)];
+    assert_eq!(store.rollout_progress(id(1), 10).await.as_ref(), Ok(&looks));
+    assert_eq!(store.rollout_progress(id(1), 1).await.unwrap(), looks[..1]);
+    store.append(vec![event::rollout(1, samples::canary(2))]).await.unwrap();
+    assert_eq!(store.rollouts().await, Ok(vec![samples::rollout(1, samples::canary(2))]));
 }
 
 async fn an_alias_moves_only_from_where_it_is(store: &impl Store) {

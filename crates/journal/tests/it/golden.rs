@@ -40,6 +40,12 @@ fn events() -> Vec<Event> {
         event::run(1, RunState::Succeeded { version: VersionNumber(1) }),
         event::version(1),
         event::rollout(1, RolloutState::Scanning),
+        event::rollout(1, samples::canary(0)),
+        event::shadow_pair(1, 1, 40.0, 0.5),
+        event::shadow_pair(2, 1, 20.0, 0.25),
+        event::shadow_pair(1, 1, 10.0, 0.125),
+        event::progress(1, 1),
+        event::progress(2, 1),
         event::rollout(1, samples::verdict(Outcome::Promote)),
         event::alias_move("champion", 0, 1),
     ]
@@ -108,4 +114,16 @@ async fn a_file_of_the_second_format_still_reads() {
     // Only the third assessment saw its feedback, and only the second was judged by nothing.
     assert_eq!(store.assessment_lag().await, Ok(2));
     assert_eq!(store.recent_assessments(9).await.unwrap().len(), 2);
+    // Its rollouts take pairs from now on.
+    store.append(vec![event::shadow_pair(1, 1, 10.0, 0.5)]).await.unwrap();
+    assert_eq!(store.shadow_pairs(id(1), PairOrder::Worst, 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_of_the_third_format_still_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "v3").await;
+    let worst = store.shadow_pairs(id(1), PairOrder::Worst, 9).await.unwrap();
+    assert_eq!(worst.iter().map(ShadowPair::gain).collect::<Vec<_>>(), [-0.5, -0.4]);
+    assert_eq!(store.rollout_progress(id(1), 9).await.unwrap().len(), 2);
 }

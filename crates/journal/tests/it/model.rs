@@ -45,6 +45,10 @@ fn any_event() -> impl Strategy<Value = Event> {
             event::run(n, if runs { RunState::Running } else { RunState::Planned })
         }),
         2 => of.clone().prop_map(event::version),
+        2 => (n.clone(), of.clone(), number(), number()).prop_map(|(n, of, overall, distance)| {
+            event::shadow_pair(n, of, overall, distance)
+        }),
+        1 => (n.clone(), of.clone()).prop_map(|(n, of)| event::progress(n, of)),
         1 => (of.clone(), any::<bool>()).prop_map(|(n, scans)| {
             event::rollout(n, if scans { RolloutState::Scanning } else { RolloutState::OfflineGate })
         }),
@@ -67,6 +71,18 @@ pub(crate) async fn assert_same(store: &impl Store, naive: &impl Store) {
     assert_eq!(store.versions().await, naive.versions().await);
     assert_eq!(store.runs().await, naive.runs().await);
     assert_eq!(store.rollouts().await, naive.rollouts().await);
+    for (rollout, limit) in (0..4).flat_map(|n| [(samples::id(n), 1), (samples::id(n), 1000)]) {
+        for order in [PairOrder::Oldest, PairOrder::Worst, PairOrder::MostDifferent] {
+            assert_eq!(
+                store.shadow_pairs(rollout, order, limit).await,
+                naive.shadow_pairs(rollout, order, limit).await
+            );
+        }
+        assert_eq!(
+            store.rollout_progress(rollout, limit).await,
+            naive.rollout_progress(rollout, limit).await
+        );
+    }
     assert_eq!(store.aliases().await, naive.aliases().await);
     for alias in [Alias::champion(), Alias::candidate()] {
         assert_eq!(store.alias_history(&alias).await, naive.alias_history(&alias).await);

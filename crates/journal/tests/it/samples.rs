@@ -197,6 +197,79 @@ pub(crate) fn verdict(outcome: Outcome) -> RolloutState {
     RolloutState::Decided { verdict: Verdict { outcome, reason: "40 pairs".into(), at: at(9), evidence } }
 }
 
+/// A pair of rollout `of`; the candidate's score says how it fares, `distance` how much it differs.
+pub(crate) fn shadow_pair(n: u64, of: u64, overall: f64, distance: f64) -> ShadowPair {
+    let answer = |version, overall| ShadowAnswer {
+        version: VersionNumber(version),
+        text: format!("answer of v{version}"),
+        tool_calls: vec![ToolCall { id: "call_1".into(), name: "f".into(), arguments: "{\"x\": 1}".into() }],
+        finish_reason: Some(FinishReason::Stop),
+        error: None,
+        usage: Usage { prompt_tokens: 5, completion_tokens: 3 },
+        latency_ms: 12.3 + n as f64 / 7.0,
+        first_token_ms: Some(1.0 / 3.0),
+        scores: BTreeMap::from([(dimension::ACCURACY.to_owned(), overall)]),
+        overall: Some(overall),
+    };
+    ShadowPair {
+        id: id(n),
+        at: at(n),
+        interaction: id(n),
+        rollout: id(of),
+        champion: answer(1, 60.0),
+        candidate: answer(2, overall),
+        diff: PairDiff {
+            length_ratio: 1.5,
+            structure: Some(StructureDiff {
+                paths: 2,
+                differing: 1,
+                differences: vec![PathDifference {
+                    path: "/a".into(),
+                    champion: Some("1".into()),
+                    candidate: None,
+                }],
+            }),
+            tools: Some(ToolDiff { same: 1, ..ToolDiff::default() }),
+            similarity: Some(0.1),
+            candidate: AnswerTraits { leaks: vec!["email".into()], ..AnswerTraits::default() },
+            distance,
+            ..PairDiff::default()
+        },
+        preference: Some(Preference::Tie),
+        route: "travel".into(),
+        cluster: Some(ClusterId(2)),
+        principal_group: "staff".into(),
+    }
+}
+
+pub(crate) fn progress(n: u64, of: u64) -> RolloutProgress {
+    RolloutProgress {
+        rollout: id(of),
+        at: at(n),
+        stage: LiveStage::Canary { step: 1, percent: 5.0 },
+        ruling: StageRuling::Wait,
+        reason: format!("{n} requests"),
+        observations: n,
+        metrics: vec![MetricEvidence {
+            metric: "accuracy".into(),
+            champion_count: 9,
+            candidate_count: n,
+            champion: Some(0.9),
+            candidate: None,
+            estimate: Some(-0.1),
+            lower: None,
+            upper: Some(0.3),
+            limit: -0.05,
+            status: MetricStatus::Beyond,
+        }],
+    }
+}
+
+pub(crate) fn canary(step: u32) -> RolloutState {
+    let stage = LiveStage::Canary { step, percent: 5.0 };
+    RolloutState::Live(Live { stage, since: at(3), spent_ms: 7 })
+}
+
 pub(crate) fn alias_move(alias: &str, from: u64, to: u64) -> AliasMove {
     AliasMove {
         alias: Alias(alias.into()),
@@ -246,6 +319,12 @@ pub(crate) mod event {
     }
     pub(crate) fn rollout(n: u64, state: RolloutState) -> Event {
         Event::Rollout(Box::new(super::rollout(n, state)))
+    }
+    pub(crate) fn shadow_pair(n: u64, of: u64, overall: f64, distance: f64) -> Event {
+        Event::ShadowPair(Box::new(super::shadow_pair(n, of, overall, distance)))
+    }
+    pub(crate) fn progress(n: u64, of: u64) -> Event {
+        Event::RolloutProgress(Box::new(super::progress(n, of)))
     }
     pub(crate) fn alias_move(alias: &str, from: u64, to: u64) -> Event {
         Event::AliasMoved(super::alias_move(alias, from, to))

@@ -5,6 +5,7 @@
 mod coverage;
 mod fakes;
 mod gate;
+mod live;
 mod power;
 mod runner;
 mod scenario;

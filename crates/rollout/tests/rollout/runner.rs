@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use autoglm_domain::{
-    Alias, AliasMove, Error, ErrorKind, Event, ManualClock, Outcome, RolloutState, SequentialIds, Store as _,
-    Timestamp, VersionNumber,
+    Alias, AliasMove, Error, ErrorKind, Event, LiveStage, ManualClock, Outcome, RolloutState, SequentialIds,
+    Store as _, Timestamp, VersionNumber,
 };
 use autoglm_doubles::{MemoryStore, version};
 use autoglm_rollout::{Finished, GateConfig, RolloutRunner, promote_champion};
@@ -43,6 +43,12 @@ fn states(store: &MemoryStore) -> Vec<&'static str> {
         Event::Rollout(rollout) => match rollout.state {
             RolloutState::Scanning => "scanning",
             RolloutState::OfflineGate => "offline_gate",
+            RolloutState::Live(live) => match live.stage {
+                LiveStage::Shadow => "shadow",
+                LiveStage::Canary { .. } => "canary",
+                LiveStage::Watch => "watch",
+            },
+            RolloutState::Paused { .. } => "paused",
             RolloutState::Decided { .. } => "decided",
             RolloutState::Aborted { .. } => "aborted",
         },
