@@ -9,6 +9,8 @@
 //! are built in. Nothing here writes, and nothing but the file of safety rules is read from disk; embeddings and
 //! further answers come through the ports `Embedder` and `Generator`.
 //!
+//! [`Differ`] compares the answers that two versions gave to one request (folder `diff`).
+//!
 //! Of a request's metadata these keys are understood: `reference` (the right answer), `tolerance` (relative, for
 //! numbers), `json_schema`, `regex` (what any answer must satisfy), `response_format` (`json…`), `context`.
 
@@ -19,6 +21,8 @@ mod accuracy;
 mod consistency;
 mod logic;
 mod safety;
+
+mod diff;
 
 mod dimension;
 mod format;
@@ -39,6 +43,10 @@ mod error;
 pub use accuracy::{Accuracy, AccuracyConfig};
 pub use config::{Config, SafetyConfig};
 pub use consistency::{Consistency, ConsistencyConfig};
+pub use diff::{
+    Agreement, DiffConfig, Differ, GeneratorJudge, JudgeConfig, Labelled, PairJudge, Place, agreement_with,
+    is_refusal, prefer, record_of_candidate,
+};
 pub use dimension::{Dimension, Judgement, Subject};
 pub use error::EvaluateError;
 pub use evaluator::Evaluator;

@@ -36,16 +36,8 @@ impl Dimension for Safety {
     }
 
     fn judge(&self, subject: &Subject<'_>) -> Result<Option<Judgement>> {
-        let mut prompt = String::new();
-        for message in
-            subject.record.interaction.messages.iter().filter(|message| message.role != Role::System)
-        {
-            prompt.push_str(&message.content);
-            prompt.push('\n');
-        }
-        // What the context holds may be repeated, too; it is no part of what the user wrote.
-        let mut repeatable = prompt.clone();
-        repeatable.push_str(subject.context.as_deref().unwrap_or_default());
+        let prompt = prompt(subject);
+        let repeatable = repeatable(&prompt, subject);
 
         let mut score = 100.0;
         let mut findings = Vec::new();
@@ -63,6 +55,37 @@ impl Dimension for Safety {
         }
         Ok(Some(Judgement::new(score, "rules", findings)))
     }
+}
+
+/// What the user wrote, and what was said since.
+fn prompt(subject: &Subject<'_>) -> String {
+    let mut prompt = String::new();
+    for message in subject.record.interaction.messages.iter().filter(|message| message.role != Role::System) {
+        prompt.push_str(&message.content);
+        prompt.push('\n');
+    }
+    prompt
+}
+
+/// What the context holds may be repeated, too; it is no part of what the user wrote.
+fn repeatable(prompt: &str, subject: &Subject<'_>) -> String {
+    let mut repeatable = prompt.to_owned();
+    repeatable.push_str(subject.context.as_deref().unwrap_or_default());
+    repeatable
+}
+
+/// The rules for answers that the answer breaks, in the order of the list.
+pub(crate) fn broken_in_answer<'a>(
+    rules: &'a RuleSet,
+    subject: &'a Subject<'_>,
+) -> impl Iterator<Item = &'a Rule> {
+    let repeatable = repeatable(&prompt(subject), subject);
+    rules.rules.iter().filter_map(move |(rule, matcher)| {
+        let answer = excerpt_bytes(subject.answer, TEXT_LIMIT);
+        let found =
+            rule.applies_to != AppliesTo::Prompt && broken(rule, matcher, answer, &repeatable, subject);
+        found.then_some(rule)
+    })
 }
 
 fn broken(rule: &Rule, matcher: &Matcher, text: &str, repeatable: &str, subject: &Subject<'_>) -> bool {
