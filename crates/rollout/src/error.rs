@@ -15,6 +15,30 @@ pub enum RolloutError {
         /// What it has to be.
         limit: &'static str,
     },
+    /// A setting of the policy that makes no sense.
+    #[error("rollout setting `{name}` is {value}, {limit}")]
+    Policy {
+        /// The setting.
+        name: &'static str,
+        /// What it was set to.
+        value: String,
+        /// What it has to be.
+        limit: &'static str,
+    },
+    /// A metric of the policy that makes no sense.
+    #[error("rollout metric `{metric}` {reason}")]
+    Metric {
+        /// The metric.
+        metric: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No candidate could ever get through.
+    #[error("the rollout policy can never finish: {reason}")]
+    NeverEnds {
+        /// Why.
+        reason: String,
+    },
     /// Candidate and champion are the same version.
     #[error("{0} cannot be compared with itself")]
     SameVersion(VersionNumber),
@@ -59,7 +83,11 @@ impl RolloutError {
     /// What sort of failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Setting { .. } | Self::SameVersion(_) => ErrorKind::Invalid,
+            Self::Setting { .. }
+            | Self::Policy { .. }
+            | Self::Metric { .. }
+            | Self::NeverEnds { .. }
+            | Self::SameVersion(_) => ErrorKind::Invalid,
             Self::EngineUnavailable { .. } => ErrorKind::Unavailable,
             Self::NotResident { .. } => ErrorKind::NotFound,
             Self::Busy { .. } | Self::IllegalTransition { .. } => ErrorKind::Conflict,
@@ -75,7 +103,12 @@ impl RolloutError {
             Self::NotResident { version, .. } => Some(format!("load {version} before its gate")),
             Self::Busy { .. } => Some("wait for its verdict; after a crash, recover() aborts it".into()),
             Self::Store(error) => error.hint.clone(),
-            Self::Setting { .. } | Self::SameVersion(_) | Self::IllegalTransition { .. } => None,
+            Self::Setting { .. }
+            | Self::Policy { .. }
+            | Self::Metric { .. }
+            | Self::NeverEnds { .. }
+            | Self::SameVersion(_)
+            | Self::IllegalTransition { .. } => None,
         }
     }
 }

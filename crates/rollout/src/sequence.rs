@@ -36,18 +36,11 @@ use std::sync::LazyLock;
 
 use autoglm_domain::PairedEvidence;
 
-/// Largest share of its capital that a gambler with a horizon puts at stake on one pair.
-const MOST_AT_STAKE_AIMED: f64 = 0.9;
-
-/// The same without a horizon, or beyond it.
-const MOST_AT_STAKE: f64 = 0.5;
+use crate::gamblers::{BetPlan, Gamblers, LEAST_VARIANCE, MOST_AT_STAKE, MOST_AT_STAKE_AIMED};
 
 /// What the variance of `x` is taken to be before the first pair, with the weight of one pair. The paper
 /// takes 1/4, the largest possible; paired differences are mostly 0, and the bets sharper for it.
 const PRIOR_VARIANCE: f64 = 0.125;
-
-/// Bets are never based on less variance than this, so that they stay finite when all pairs agree.
-const LEAST_VARIANCE: f64 = 1e-6;
 
 /// The grid in thousandths of a difference: fine steps up to here, coarse ones beyond.
 const FINE_UNTIL: i32 = 200;
@@ -60,65 +53,16 @@ static GRID: LazyLock<Vec<f64>> = LazyLock::new(|| {
     coarse_below.chain(-FINE_UNTIL..=FINE_UNTIL).chain(coarse_above).map(|m| f64::from(m) / 1000.0).collect()
 });
 
-/// How the next bet is sized.
-#[derive(Debug, Clone, Copy)]
-struct BetPlan {
-    /// Estimated variance of `x` from the pairs so far.
-    variance: f64,
-    /// Pairs over which the capital is to be made.
-    pairs: f64,
-    /// Whether capital already made (or lost) counts: true with a horizon.
-    recalculate: bool,
-    /// Largest share of the capital that the pair can take.
-    at_stake: f64,
-}
-
-/// Gamblers who bet that the mean of a variable in [0, 1] is larger than `m`, one for each grid point.
-#[derive(Debug, Clone)]
-struct LowerGamblers {
-    /// `ln K⁺_t(m)`; once at the target it stays there.
-    log_capital: Vec<f64>,
-    /// Grid points below this index are ruled out. Starts at 1: a mean of at least -1 needs no proof.
-    open_from: usize,
-    /// Capital (its logarithm) that rules a mean out.
-    target: f64,
-}
-
-impl LowerGamblers {
-    fn new(target: f64) -> Self {
-        Self { log_capital: vec![0.0; GRID.len()], open_from: 1, target }
-    }
-
-    /// Plays one round with `x` for the open grid points up to `last`, and rules out what can be.
-    fn push(&mut self, x: f64, plan: BetPlan, last: usize) {
-        let open = self.open_from.min(last + 1)..last + 1;
-        let scale = 2.0 / (plan.variance * plan.pairs);
-        let fixed = (scale * self.target).sqrt();
-        let points = GRID.get(open.clone()).unwrap_or_default();
-        let capitals = self.log_capital.get_mut(open).unwrap_or_default();
-        for (log_capital, difference) in capitals.iter_mut().zip(points) {
-            if *log_capital >= self.target {
-                continue;
-            }
-            let mean = (difference + 1.0) / 2.0;
-            let wanted = if plan.recalculate { (scale * (self.target - *log_capital)).sqrt() } else { fixed };
-            *log_capital += (wanted.min(plan.at_stake / mean) * (x - mean)).ln_1p();
-        }
-        while self.open_from <= last
-            && self.log_capital.get(self.open_from).is_some_and(|capital| *capital >= self.target)
-        {
-            self.open_from += 1;
-        }
-    }
-}
+/// The same as means of `x`.
+static MEANS: LazyLock<Vec<f64>> = LazyLock::new(|| GRID.iter().map(|d| (d + 1.0) / 2.0).collect());
 
 /// A paired comparison that may be looked at after every pair; see the module for the method.
 #[derive(Debug, Clone)]
 pub struct PairedSequence {
     alpha: f64,
     horizon: Option<u64>,
-    rising: LowerGamblers,
-    falling: LowerGamblers,
+    rising: Gamblers,
+    falling: Gamblers,
     pairs: u64,
     champion_sum: f64,
     candidate_sum: f64,
@@ -137,8 +81,8 @@ impl PairedSequence {
         Self {
             alpha,
             horizon: None,
-            rising: LowerGamblers::new(target),
-            falling: LowerGamblers::new(target),
+            rising: Gamblers::new(&MEANS, target),
+            falling: Gamblers::new(&MEANS, target),
             pairs: 0,
             champion_sum: 0.0,
             candidate_sum: 0.0,
@@ -159,9 +103,8 @@ impl PairedSequence {
         let (champion, candidate) = (score(champion), score(candidate));
         let x = (candidate - champion + 1.0) / 2.0;
         let plan = self.next_bet();
-        let most = GRID.len() - 1;
-        self.rising.push(x, plan, most + 1 - self.falling.open_from);
-        self.falling.push(1.0 - x, plan, most + 1 - self.rising.open_from);
+        self.rising.push(x, plan, self.falling.last_open());
+        self.falling.push(1.0 - x, plan, self.rising.last_open());
         self.pairs += 1;
         self.champion_sum += champion;
         self.candidate_sum += candidate;
@@ -193,12 +136,12 @@ impl PairedSequence {
 
     /// Lower end for the mean difference, -1 to 1.
     pub fn lower(&self) -> f64 {
-        GRID.get(self.rising.open_from - 1).copied().unwrap_or(-1.0)
+        GRID.get(self.rising.ruled_out()).copied().unwrap_or(-1.0)
     }
 
     /// Upper end for the mean difference, -1 to 1.
     pub fn upper(&self) -> f64 {
-        GRID.get(GRID.len() - self.falling.open_from).copied().unwrap_or(1.0)
+        GRID.get(GRID.len() - 1 - self.falling.ruled_out()).copied().unwrap_or(1.0)
     }
 
     /// Mean difference so far, 0 before the first pair.

@@ -75,6 +75,12 @@ pub async fn agreement_with(judge: &dyn PairJudge, labelled: &[Labelled]) -> Res
 }
 
 impl Agreement {
+    /// Whether the judge agrees with people enough for its verdicts to count: the interval begins at `min_kappa`
+    /// or above.
+    pub fn is_trusted(&self, min_kappa: f64) -> bool {
+        self.lower >= min_kappa
+    }
+
     /// The agreement of two raters over the same pairs; `None` without a pair.
     pub fn of(verdicts: &[(Place, Place)]) -> Option<Self> {
         if verdicts.is_empty() {

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use autoglm_domain::{
-    AnswerTraits, Embedder, Interaction, InteractionRecord, PairDiff, ShadowAnswer, StructureDiff, ToolDiff,
+    AnswerTraits, Embedder, Interaction, InteractionRecord, PairDiff, ShadowAnswer, StructureDiff, ToolCall,
+    ToolDiff,
 };
 use serde::{Deserialize, Serialize};
 
@@ -90,8 +91,8 @@ impl Differ {
             similarity,
             length_ratio: (candidate.text.chars().count() + 1) as f64
                 / (champion.text.chars().count() + 1) as f64,
-            champion: self.traits(request, champion),
-            candidate: self.traits(request, candidate),
+            champion: self.traits(request, &champion.text, &champion.tool_calls),
+            candidate: self.traits(request, &candidate.text, &candidate.tool_calls),
             tools,
             distance,
         }
@@ -112,12 +113,13 @@ impl Differ {
         }
     }
 
-    fn traits(&self, request: &Interaction, answer: &ShadowAnswer) -> AnswerTraits {
-        let text = shortened(&answer.text);
+    /// What stands out in one answer to `request` by itself; for answers of a canary, which have no other side.
+    pub fn traits(&self, request: &Interaction, answer: &str, tool_calls: &[ToolCall]) -> AnswerTraits {
+        let text = shortened(answer);
         AnswerTraits {
-            empty: answer.text.trim().is_empty() && answer.tool_calls.is_empty(),
-            refusal: answer.tool_calls.is_empty() && is_refusal(text),
-            format_kept: form::is_kept(request, text, &answer.tool_calls),
+            empty: answer.trim().is_empty() && tool_calls.is_empty(),
+            refusal: tool_calls.is_empty() && is_refusal(text),
+            format_kept: form::is_kept(request, text, tool_calls),
             open_fence: form::has_open_fence(text),
             leaks: self.leaks(request, text),
         }
