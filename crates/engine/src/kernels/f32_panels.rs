@@ -1,5 +1,7 @@
 //! Weights as 32-bit floats in panels.
 
+use std::ops::Range;
+
 use super::{
     Cpu,
     dispatch::multiply_add,
@@ -9,7 +11,10 @@ use super::{
 /// Rows of input at once: 12 by 32 sums are 24 of AVX-512's 32 registers.
 pub(super) const ROWS: usize = 12;
 
-/// A matrix `[d_out, d_in]`: `[panels][d_in][32]`.
+/// A matrix `[d_out, d_in]`: `[panels][d_in][32]`, `d_in` filled up to pairs.
+///
+/// A last panel of at most 16 rows, as low-rank matrices are, is *folded*: its lines hold the 16 values of one column
+/// and behind them those of the next, so that no memory is read for rows that are not there.
 #[derive(Debug, Clone)]
 pub(crate) struct F32Panels {
     lines: Vec<Line<[f32; PANEL]>>,
@@ -17,29 +22,64 @@ pub(crate) struct F32Panels {
     d_in: usize,
 }
 
+/// Most rows of a panel that is folded.
+const FOLDED: usize = PANEL / 2;
+
 impl F32Panels {
     /// From row-major `values`.
     pub(crate) fn new(values: &[f32], d_out: usize, d_in: usize) -> Self {
-        let mut lines = vec![Line([0.0; PANEL]); d_out.div_ceil(PANEL) * d_in];
-        let rows_of_panels = values.chunks(PANEL * d_in.max(1));
-        for (panel, values) in lines.chunks_exact_mut(d_in.max(1)).zip(rows_of_panels) {
+        let mut matrix = Self { lines: Vec::new(), d_out, d_in };
+        let panels = d_out.div_ceil(PANEL);
+        matrix.lines = vec![Line([0.0; PANEL]); matrix.lines_of(panels.saturating_sub(1)).end];
+        for (panel, values) in values.chunks(PANEL * d_in.max(1)).enumerate().take(panels) {
+            let (folded, range) = (matrix.is_folded(panel), matrix.lines_of(panel));
+            let columns_at_once = if folded { 2 * LINES_AT_ONCE } else { LINES_AT_ONCE };
             // As many lines as the first cache keeps while one row after another is written into them.
-            for (at, lines) in panel.chunks_mut(LINES_AT_ONCE).enumerate() {
-                for (row, values) in values.chunks_exact(d_in).enumerate() {
-                    for (line, value) in lines.iter_mut().zip(&values[at * LINES_AT_ONCE..]) {
-                        line.0[row] = *value;
+            for (at, lines) in matrix.lines[range].chunks_mut(LINES_AT_ONCE).enumerate() {
+                for (row, values) in values.chunks_exact(d_in.max(1)).enumerate() {
+                    let values = &values[(at * columns_at_once).min(d_in)..];
+                    if folded {
+                        for (line, pair) in lines.iter_mut().zip(values.chunks(2)) {
+                            line.0[row] = pair[0];
+                            line.0[FOLDED + row] = pair.get(1).copied().unwrap_or(0.0);
+                        }
+                    } else {
+                        for (line, value) in lines.iter_mut().zip(values) {
+                            line.0[row] = *value;
+                        }
                     }
                 }
             }
         }
-        Self { lines, d_out, d_in }
+        matrix
+    }
+
+    /// Whether this panel is the last and folded.
+    fn is_folded(&self, panel: usize) -> bool {
+        self.d_out.saturating_sub(panel * PANEL) <= FOLDED
+    }
+
+    /// Where a panel's lines are. Only the last is shorter.
+    fn lines_of(&self, panel: usize) -> Range<usize> {
+        let pairs = self.d_in.div_ceil(2);
+        let begin = panel * 2 * pairs;
+        begin..begin + if self.is_folded(panel) { pairs } else { 2 * pairs }
+    }
+
+    /// The values of a column in a panel, of 16 rows where it is folded.
+    fn column(&self, panel: usize, column: usize) -> &[f32] {
+        let lines = &self.lines[self.lines_of(panel)];
+        if self.is_folded(panel) {
+            &lines[column / 2].0[column % 2 * FOLDED..][..FOLDED]
+        } else {
+            &lines[column].0
+        }
     }
 
     /// Row `at` as it was given.
     pub(crate) fn row(&self, at: usize, into: &mut [f32]) {
-        let panel = &self.lines[at / PANEL * self.d_in..][..self.d_in];
-        for (into, line) in into.iter_mut().zip(panel) {
-            *into = line.0[at % PANEL];
+        for (column, into) in into.iter_mut().enumerate().take(self.d_in) {
+            *into = self.column(at / PANEL, column)[at % PANEL];
         }
     }
 
@@ -52,29 +92,36 @@ impl F32Panels {
 impl Panels for F32Panels {
     type Packed = f32;
     const ROWS: usize = ROWS;
-    const STEP: usize = 1;
-    const PACKED_PER_STEP: usize = 1;
-    const BYTES_PER_STEP: usize = size_of::<Line<[f32; PANEL]>>();
+    const STEP: usize = 2;
+    const PACKED_PER_STEP: usize = 2;
+    const BYTES_PER_STEP: usize = 2 * size_of::<Line<[f32; PANEL]>>();
 
     fn shape(&self) -> (usize, usize) {
         (self.d_out, self.d_in)
     }
 
     fn pack(&self, into: &mut [f32], x: &[f32], rows: usize, scale: f32) {
-        pack(into, x, rows, scale);
+        let (whole, filled_up) = into.split_at_mut(self.d_in * rows);
+        pack(whole, x, rows, scale);
+        filled_up.fill(0.0);
     }
 
     fn kernel(&self, tile: &mut Tile, packed: &[f32], pass: Pass, cpu: Cpu) {
         let Pass { rows, panel, steps, ahead } = pass;
-        let lines = &self.lines[panel * self.d_in..][steps.clone()];
-        kernel(tile, &packed[steps.start * rows..steps.end * rows], rows, lines, ahead, cpu);
+        let (lines, packed) =
+            (&self.lines[self.lines_of(panel)], &packed[2 * steps.start * rows..2 * steps.end * rows]);
+        if self.is_folded(panel) {
+            folded_kernel(tile, packed, rows, &lines[steps], cpu);
+        } else {
+            kernel(tile, packed, rows, &lines[2 * steps.start..2 * steps.end], ahead, cpu);
+        }
     }
 
     fn block(&self, panel: usize, columns: usize) -> [[f32; PANEL]; PANEL] {
         let mut block = [[0.0; PANEL]; PANEL];
-        let lines = &self.lines[panel * self.d_in..][..self.d_in];
-        for (into, line) in block.iter_mut().zip(&lines[(columns * PANEL).min(lines.len())..]) {
-            *into = line.0;
+        for (into, column) in block.iter_mut().zip(columns * PANEL..self.d_in) {
+            let values = self.column(panel, column);
+            into[..values.len()].copy_from_slice(values);
         }
         block
     }
@@ -150,6 +197,58 @@ unsafe fn avx512<const ROWS: usize>(
             x = x.add(ROWS);
         }
         store(tile, sums);
+    }
+}
+
+/// Adds `x · panelᵀ` of a folded panel to `tile`: `packed` `[2 lines][rows]`.
+fn folded_kernel(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line<[f32; PANEL]>], cpu: Cpu) {
+    assert_eq!(packed.len(), 2 * lines.len() * rows, "packed rows do not fit the panel");
+    #[cfg(target_arch = "x86_64")]
+    if cpu.avx512 {
+        // SAFETY: the processor has AVX-512, and the lengths were compared.
+        #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
+        return unsafe { with_rows!(rows, folded_avx512, tile, packed, lines) };
+    }
+    let _ = cpu;
+    folded_portable(tile, packed, rows, lines);
+}
+
+/// # Safety
+/// The processor has AVX-512 F, and `packed` holds `2 · ROWS` values for each line.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code, reason = "vector loads take pointers")]
+unsafe fn folded_avx512<const ROWS: usize>(tile: &mut Tile, packed: &[f32], lines: &[Line<[f32; PANEL]>]) {
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps};
+    // SAFETY: a tile's row and a line hold 32 values each, a line is aligned to 64 bytes, and the caller promises
+    // `2 · ROWS` packed values a line.
+    unsafe {
+        let mut sums = load::<ROWS>(tile);
+        let mut x = packed.as_ptr();
+        for line in lines {
+            let (first, second) = (line.0.as_ptr(), line.0.as_ptr().add(FOLDED));
+            let (first, second) = (_mm512_load_ps(first), _mm512_load_ps(second));
+            // One sum for both columns: the order is that of the input, wherever a block of steps ends.
+            for (row, sums) in sums.iter_mut().enumerate() {
+                sums[0] = _mm512_fmadd_ps(_mm512_set1_ps(*x.add(row)), first, sums[0]);
+                sums[0] = _mm512_fmadd_ps(_mm512_set1_ps(*x.add(ROWS + row)), second, sums[0]);
+            }
+            x = x.add(2 * ROWS);
+        }
+        store(tile, sums);
+    }
+}
+
+/// A row at a time, in loops that become vectors of whatever width there is.
+fn folded_portable(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line<[f32; PANEL]>]) {
+    for (row, sums) in tile.iter_mut().take(rows).enumerate() {
+        for (line, x) in lines.iter().zip(packed.chunks_exact(2 * rows)) {
+            let (first, second) = line.0.split_at(FOLDED);
+            for ((sum, first), second) in sums.iter_mut().zip(first).zip(second) {
+                *sum += x[row] * first;
+                *sum += x[rows + row] * second;
+            }
+        }
     }
 }
 
