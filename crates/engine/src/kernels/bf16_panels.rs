@@ -157,7 +157,6 @@ unsafe fn avx512<const ROWS: usize>(
         for line in lines {
             let at = line.0.as_ptr().cast::<__m512i>();
             fetch(at, ahead);
-            fetch(at.add(1), ahead);
             let low: __m512bh = transmute(_mm512_load_si512(at));
             let high: __m512bh = transmute(_mm512_load_si512(at.add(1)));
             for (row, sums) in sums.iter_mut().enumerate() {

@@ -188,7 +188,6 @@ unsafe fn avx512<const ROWS: usize>(
         for line in lines {
             let (low, high) = (line.0.as_ptr(), line.0.as_ptr().add(16));
             fetch(low, ahead);
-            fetch(high, ahead);
             let (low, high) = (_mm512_load_ps(low), _mm512_load_ps(high));
             for (row, sums) in sums.iter_mut().enumerate() {
                 let x = _mm512_set1_ps(*x.add(row));

@@ -27,6 +27,9 @@ const WORTH_A_THREAD: usize = 1 << 19;
 /// Lines of a panel that are written at once when it is laid out: 8 KiB.
 pub(super) const LINES_AT_ONCE: usize = 64;
 
+/// Bytes that come from memory at once: half a line of a panel.
+const CACHE_LINE: usize = 64;
+
 /// Results of a kernel: rows of input by rows of the panel.
 pub(super) type Tile = [[f32; PANEL]; MAX_ROWS];
 
@@ -80,8 +83,8 @@ pub(super) struct Pass {
     pub(super) panel: usize,
     /// The steps along the input.
     pub(super) steps: Range<usize>,
-    /// Bytes from a weight to one that is needed soon and lies in memory still, which the kernel fetches while it
-    /// computes; 0 where nothing is to be fetched.
+    /// Bytes from a line of the panel to half a line that is needed soon and lies in memory still: the kernel fetches
+    /// it while it computes; 0 where nothing is to be fetched.
     pub(super) ahead: usize,
 }
 
@@ -134,13 +137,13 @@ where
             for group in groups(panels) {
                 for begin in (0..steps).step_by(per_block) {
                     let end = steps.min(begin + per_block);
-                    // The first block of rows waits for memory, the others compute: the last of them fetches what
-                    // the first will meet next.
+                    // What the first block of rows will meet next is fetched meanwhile, half a line at a time: all
+                    // at once, memory would be slower than the arithmetic.
                     let next = if end < steps { end - begin } else { GROUP * steps - begin };
                     for (at, block) in blocks.iter().enumerate() {
                         let packed = &packed[block.start * width..block.end * width];
-                        let ahead =
-                            if at > 0 && at + 1 == blocks.len() { next * P::BYTES_PER_STEP } else { 0 };
+                        let fetches = at < 2 && blocks.len() > 1;
+                        let ahead = if fetches { next * P::BYTES_PER_STEP + at * CACHE_LINE } else { 0 };
                         for panel in group.clone() {
                             let place = Place { rows: block.clone(), columns: columns(panel, d_out) };
                             let pass = Pass { rows: block.len(), panel, steps: begin..end, ahead };

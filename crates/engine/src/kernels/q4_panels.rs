@@ -216,7 +216,9 @@ unsafe fn avx512<const ROWS: usize>(tile: &mut Tile, part: &Part<'_>) {
                 let mut dots = [_mm512_set1_epi32(0); ROWS];
                 for pair in 0..4 {
                     let both = w.add(2 * pair + half);
-                    fetch(both, part.ahead);
+                    if half == 0 {
+                        fetch(both, part.ahead);
+                    }
                     let both = _mm512_load_si512(both);
                     let low = _mm512_and_si512(both, low_half);
                     let high = _mm512_and_si512(_mm512_srli_epi16::<4>(both), low_half);

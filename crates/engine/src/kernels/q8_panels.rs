@@ -152,7 +152,9 @@ unsafe fn avx512<const ROWS: usize>(
                 }
                 for group in 0..8 {
                     let w = w.add(2 * group + half);
-                    fetch(w, ahead);
+                    if half == 0 {
+                        fetch(w, ahead);
+                    }
                     let w = _mm512_load_si512(w);
                     for (row, dots) in dots.iter_mut().enumerate() {
                         *dots = _mm512_dpbusd_epi32(*dots, w, _mm512_set1_epi32(*x.add(group * ROWS + row)));
