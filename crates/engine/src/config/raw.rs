@@ -258,7 +258,8 @@ pub(super) fn optional(object: &Map<String, Value>, key: &str) -> Result<Option<
 /// A number above 0 and below 1, or `default` where it is absent.
 fn small(object: &Map<String, Value>, key: &str, default: f64) -> Result<f32> {
     match optional(object, key)?.unwrap_or(default) {
-        value if value > 0.0 && value < 1.0 => Ok(value as f32),
+        // What is 0 or 1 as a float of 32 bits is so everywhere else.
+        value if (value as f32) > 0.0 && (value as f32) < 1.0 => Ok(value as f32),
         value => Err(EngineError::config(format!("`{key}` is {value}; it must be between 0 and 1"))),
     }
 }

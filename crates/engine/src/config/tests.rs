@@ -251,6 +251,7 @@ fn contradictions_and_absurd_sizes_are_refused() {
         (json!({"head_dim": 127}), "a head of 127 cannot be rotated"),
         (json!({"eos_token_id": 128256}), "token 128256 is outside the vocabulary"),
         (json!({"rms_norm_eps": 0}), "`rms_norm_eps` is 0"),
+        (json!({"rms_norm_eps": 1e-51}), "`rms_norm_eps` is 0.00000"),
         (json!({"rope_theta": -1}), "`rope_theta` is -1"),
         (json!({"rope_parameters": {"rope_theta": 1e4}}), "contradict each other"),
         (json!({"model_type": "qwen3"}), "`architectures` says LlamaForCausalLM"),
