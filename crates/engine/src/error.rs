@@ -124,6 +124,25 @@ pub enum EngineError {
     /// The model hub could not be reached.
     #[error("model hub: {0}")]
     Hub(String),
+    /// An operation on a device failed.
+    #[error("device: {0}")]
+    DeviceFailed(String),
+    /// A device that is to answer is not there, or does not hold the model.
+    #[error("the device `{name}` {reason}")]
+    Device {
+        /// Which device.
+        name: String,
+        /// What is wrong, as the rest of a sentence about it.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Every page of the device's cache is taken.
+    #[error("the device's cache of {pages} pages is full")]
+    CacheFull {
+        /// Pages of the cache.
+        pages: usize,
+    },
     /// A job was stopped by whoever started it.
     #[error("{0} was cancelled")]
     Cancelled(&'static str),
@@ -145,6 +164,16 @@ impl EngineError {
     pub fn gguf(file: impl Into<String>, message: impl Into<String>) -> Self {
         let hint = Some("copy or download the file again".into());
         Self::Gguf { file: file.into(), message: message.into(), hint }
+    }
+
+    /// A CUDA device in a build that has none.
+    pub fn without_cuda(number: usize) -> Self {
+        Self::Device {
+            name: crate::ComputeDevice::Cuda(number).to_string(),
+            reason: "is not in this build".into(),
+            hint: "build with `--features cuda`, or answer on the processor (`engine.device = \"cpu\"`)"
+                .into(),
+        }
     }
 
     /// A file that could not be read.
@@ -181,10 +210,14 @@ impl EngineError {
             | Self::WaitTooLong { .. }
             | Self::TooManyAdapters { .. }
             | Self::ShuttingDown
+            | Self::Device { .. }
+            | Self::CacheFull { .. }
             | Self::Hub(_) => ErrorKind::Unavailable,
             Self::Overdue { .. } => ErrorKind::TimedOut,
             Self::Cancelled(_) => ErrorKind::Conflict,
-            Self::File { .. } | Self::NotANumber { .. } | Self::Internal(_) => ErrorKind::Internal,
+            Self::File { .. } | Self::NotANumber { .. } | Self::DeviceFailed(_) | Self::Internal(_) => {
+                ErrorKind::Internal
+            }
         }
     }
 
@@ -192,7 +225,7 @@ impl EngineError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Config { hint, .. } | Self::Gguf { hint, .. } => hint.clone(),
-            Self::ModelNotFound { hint, .. } => Some(hint.clone()),
+            Self::ModelNotFound { hint, .. } | Self::Device { hint, .. } => Some(hint.clone()),
             Self::Weights(_) => Some("copy or download the model again".into()),
             Self::Adapter(_) => Some("an adapter fits only the base model that it was trained on".into()),
             Self::File { missing: true, .. } => Some("check the path".into()),
@@ -203,6 +236,7 @@ impl EngineError {
             }
             Self::Overdue { .. } => Some("allow more time, or try again when the server is less busy".into()),
             Self::TooManyAdapters { .. } => Some("unload versions that are no longer needed".into()),
+            Self::CacheFull { .. } => Some("keep more tokens (`engine.max_cache_tokens`)".into()),
             Self::NotANumber { .. } => Some("the weights or the adapter are damaged".into()),
             _ => None,
         }
@@ -218,6 +252,13 @@ impl From<EngineError> for Error {
             _ => None,
         };
         Self { kind: error.kind(), message: error.to_string(), hint: error.hint(), later }
+    }
+}
+
+#[cfg(feature = "accelerated")]
+impl From<candle_core::Error> for EngineError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::DeviceFailed(error.to_string())
     }
 }
 

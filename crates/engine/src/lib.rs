@@ -5,6 +5,8 @@
 //! loaded once and shared by the [`ServingEngine`], the [`ModelEmbedder`] and the [`LoraTrainer`]; versions
 //! are small sets of changes to them. Only this crate knows tensors.
 
+#[cfg(feature = "accelerated")]
+mod accelerated;
 mod adapter;
 mod batcher;
 mod checkpoint;
@@ -12,6 +14,7 @@ mod codec;
 mod config;
 mod constraint;
 mod decoder;
+mod device;
 mod embedder;
 mod error;
 mod gguf;
@@ -43,9 +46,12 @@ mod trainer;
 pub mod trial;
 mod weights;
 
+#[cfg(feature = "accelerated")]
+pub use accelerated::{AcceleratedModel, DeviceAdapter, DevicePage};
 pub use codec::{EncodedExample, TextCodec};
 pub use config::{Family, ModelConfig, RopeConfig, RopeScaling};
 pub use decoder::{Decoder, SequenceStep};
+pub use device::ComputeDevice;
 pub use embedder::ModelEmbedder;
 pub use error::{EngineError, Result};
 pub use gguf::{Conversion, TensorType, convert};

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{Model, ResidentAdapter, Result, SequenceInput, WantedLogits, kernels::cross_entropy_row};
 
 /// Tokens that are scored at once: enough for full matrix products, few enough that their logits stay small.
-const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 
 /// One token with its log-probability after those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

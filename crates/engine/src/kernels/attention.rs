@@ -33,7 +33,8 @@ impl AttentionShape {
         self.query_width() + 2 * self.kv_width()
     }
 
-    fn scale(self) -> f32 {
+    /// What scores are multiplied by before the softmax (Vaswani et al. 2017, eq. 1).
+    pub(crate) fn scale(self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 

@@ -8,6 +8,8 @@
     reason = "what fails here fails the test, and what is measured is shown"
 )]
 
+#[cfg(feature = "accelerated")]
+mod accelerated;
 mod adapters;
 mod bad_files;
 mod corpus;

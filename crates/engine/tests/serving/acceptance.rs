@@ -13,9 +13,7 @@ use autoglm_domain::{
     ErrorKind, FinishReason, GenerationEvent, GenerationInput, GenerationRequest, GenerationStream,
     Generator as _, Priority, Sampling, VersionNumber,
 };
-use autoglm_engine::{
-    Decoder as _, KvCache, Model, SequenceInput, ServingConfig, ServingEngine, WantedLogits,
-};
+use autoglm_engine::{Decoder, KvCache, Model, SequenceInput, ServingConfig, ServingEngine, WantedLogits};
 use futures::StreamExt as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -162,10 +160,10 @@ fn check(model: &TinyModel, case: &Case, got: &Got, seen: &Seen) {
 }
 
 /// A mix: requests one after another, adapters loaded under numbers that were taken before meanwhile.
-async fn mix(
+async fn mix<D: Decoder>(
     random: &mut ChaCha8Rng,
     model: &'static TinyModel,
-    engine: &ServingEngine<Model>,
+    engine: &ServingEngine<D>,
     versions: &mut [usize],
     seen: &Arc<Seen>,
 ) {
@@ -198,13 +196,29 @@ async fn mix(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_mixes_leave_no_page_and_answer_as_one_at_a_time() {
     let mixes: usize = std::env::var("ENGINE_MIXES").map_or(200, |mixes| mixes.parse().unwrap());
+    run(mixes, |model, _| Arc::clone(model)).await;
+}
+
+/// The same on candle's tensors, held to the answers of our own decoder.
+#[cfg(feature = "accelerated")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mixes_on_tensors_leave_no_page_and_answer_as_one_at_a_time() {
+    use autoglm_engine::{AcceleratedModel, ComputeDevice};
+    run(60, |model, config| {
+        Arc::new(AcceleratedModel::open(Arc::clone(model), ComputeDevice::Cpu, config).unwrap())
+    })
+    .await;
+}
+
+/// Random mixes through engines with the decoder that `decoder` makes of a model.
+async fn run<D: Decoder>(mixes: usize, decoder: impl Fn(&Arc<Model>, &ServingConfig) -> Arc<D>) {
     let mut random = ChaCha8Rng::seed_from_u64(3);
     let seen = Arc::new(Seen::default());
     let (mut preemptions, mut hit_tokens, mut done) = (0, 0, 0);
     while done < mixes {
         let model = &MODELS[random.random_range(0..2)];
         let config = random_config(&mut random);
-        let engine = ServingEngine::start(Arc::clone(&model.model), CODEC.clone(), &config).unwrap();
+        let engine = ServingEngine::start(decoder(&model.model, &config), CODEC.clone(), &config).unwrap();
         let mut versions = vec![0, 1, 2, 3];
         for version in 1..versions.len() {
             let weights = model.adapters[version].as_ref().unwrap();

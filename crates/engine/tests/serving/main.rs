@@ -1,6 +1,11 @@
 //! The serving engine around a double of a model: what it answers, whom it makes wait, whom it drops.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "what fails here fails the test, and what is measured is shown"
+)]
 
 mod acceptance;
 mod bad_input;
