@@ -16,7 +16,7 @@ mod tests;
 use std::path::PathBuf;
 
 use autoglm_domain::Result;
-use autoglm_engine::WeightFormat;
+use autoglm_engine::{ComputeDevice, WeightFormat};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,10 @@ pub(crate) struct EngineSettings {
     /// Longest that training stands aside for requests before it goes on with a layer, milliseconds; 0 never
     /// waits.
     pub(crate) longest_wait_ms: u64,
+    /// What requests are computed on: `cpu`, `cuda` or `cuda:1` and so on, in a build with the feature `cuda`. On a
+    /// device the weights are floats: 32-bit where `weights` keeps them so, else bfloat16. Training and embeddings
+    /// stay on the processor.
+    pub(crate) device: ComputeDevice,
     /// How the base's weights are kept in memory: `as_stored`, `f32`, `bf16` (half the memory, about twice the
     /// speed), `q8_0` or `q4_k` (a quarter and less). As stored, blocks of a GGUF file stay blocks and floats of any width
     /// become 32-bit.
@@ -94,6 +98,7 @@ impl Default for EngineSettings {
             serving: autoglm_engine::ServingConfig::default(),
             training_threads: 0,
             longest_wait_ms: autoglm_engine::Courtesy::default().longest_wait_ms,
+            device: ComputeDevice::default(),
             weights: KeptWeights::default(),
         }
     }

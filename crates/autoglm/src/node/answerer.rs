@@ -9,13 +9,44 @@ use autoglm_domain::{
     Adapter, AdapterHost, GenerationInput, GenerationRequest, GenerationStream, Generator, Result,
     VersionNumber,
 };
-use autoglm_engine::{Model, ServingEngine, ServingStats};
+use autoglm_engine::{Decoder, ServingEngine, ServingStats};
 use autoglm_upstream::Upstream;
+
+/// An engine of this process, whichever device it computes on.
+pub(crate) trait LocalEngine: Generator + AdapterHost {
+    /// Requests that wait or run.
+    fn busy(&self) -> Arc<AtomicUsize>;
+    /// Requests that wait for a place in the batch.
+    fn queued(&self) -> usize;
+    /// What it has done, and where its pages are.
+    fn stats(&self) -> ServingStats;
+    /// Lets what runs finish for up to `grace`; blocks until then.
+    fn shutdown(&self, grace: Duration);
+}
+
+// Each is the method of the engine itself, which goes before the trait's.
+impl<D: Decoder> LocalEngine for ServingEngine<D> {
+    fn busy(&self) -> Arc<AtomicUsize> {
+        Self::busy(self)
+    }
+
+    fn queued(&self) -> usize {
+        Self::queued(self)
+    }
+
+    fn stats(&self) -> ServingStats {
+        Self::stats(self)
+    }
+
+    fn shutdown(&self, grace: Duration) {
+        Self::shutdown(self, grace);
+    }
+}
 
 /// Answers requests and holds the versions that can.
 pub(crate) enum Answerer {
     /// The engine of this process.
-    Engine(Box<ServingEngine<Model>>),
+    Engine(Box<dyn LocalEngine>),
     /// Another server.
     Upstream(Box<Upstream>),
 }
@@ -90,7 +121,7 @@ impl Generator for Answerer {
 impl AdapterHost for Answerer {
     async fn load(&self, version: VersionNumber, adapter: &Adapter) -> Result<()> {
         match self {
-            Self::Engine(engine) => engine.load(version, adapter),
+            Self::Engine(engine) => engine.load(version, adapter).await,
             Self::Upstream(upstream) => AdapterHost::load(&**upstream, version, adapter).await,
         }
     }

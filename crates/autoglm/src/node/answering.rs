@@ -11,10 +11,13 @@ use autoglm_domain::{
     Clock, ContentHash, Control, Embedder, Error, ErrorKind, GenerationInput, IdSource, Result, TrainJob,
     TrainProgress, Trained, Trainer,
 };
-use autoglm_engine::{Courtesy, LoraTrainer, Model, ModelEmbedder, ServingEngine, TextCodec, WeightFormat};
+use autoglm_engine::{
+    ComputeDevice, Courtesy, LoraTrainer, Model, ModelEmbedder, ServingConfig, ServingEngine, TextCodec,
+    WeightFormat,
+};
 use autoglm_upstream::{Capabilities, CountTokens, Upstream};
 
-use super::answerer::Answerer;
+use super::answerer::{Answerer, LocalEngine};
 use crate::{settings::Settings, starter};
 
 /// What answers, and what goes with its model.
@@ -35,6 +38,10 @@ impl Answering {
         clock: &Arc<dyn Clock>,
         ids: &dyn IdSource,
     ) -> Result<Self> {
+        if !settings.upstream.is_set() {
+            // Before a large model is read in vain.
+            settings.engine.device.check()?;
+        }
         let (model, codec) =
             load_model(starter::resolve(settings)?, settings.engine.weights.format(), Arc::clone(clock))
                 .await?;
@@ -44,8 +51,7 @@ impl Answering {
         }
         let mut serving = settings.engine.serving.clone();
         serving.seed ^= seed;
-        let engine =
-            Answerer::Engine(Box::new(ServingEngine::start(Arc::clone(&model), codec.clone(), &serving)?));
+        let engine = Answerer::Engine(serve(settings.engine.device, &model, &codec, &serving)?);
         Ok(Self {
             trainer: Arc::new(trainer(settings, &model, &codec, &engine)?),
             engine: Arc::new(engine),
@@ -177,13 +183,55 @@ async fn load_model(
         .map_err(|error| Error::internal(format!("the model could not be loaded: {error}")))?
 }
 
+/// Starts the engine on `device`.
+fn serve(
+    device: ComputeDevice,
+    model: &Arc<Model>,
+    codec: &TextCodec,
+    serving: &ServingConfig,
+) -> Result<Box<dyn LocalEngine>> {
+    let (model, codec) = (Arc::clone(model), codec.clone());
+    match device {
+        ComputeDevice::Cpu => Ok(Box::new(ServingEngine::start(model, codec, serving)?)),
+        ComputeDevice::Cuda(number) => accelerated(number, model, codec, serving),
+    }
+}
+
+#[cfg(feature = "accelerated")]
+fn accelerated(
+    number: usize,
+    model: Arc<Model>,
+    codec: TextCodec,
+    serving: &ServingConfig,
+) -> Result<Box<dyn LocalEngine>> {
+    let device = ComputeDevice::Cuda(number);
+    let decoder = autoglm_engine::AcceleratedModel::open(model, device, serving)?;
+    tracing::info!("requests are answered on {device}; training and embeddings stay on the processor");
+    Ok(Box::new(ServingEngine::start(Arc::new(decoder), codec, serving)?))
+}
+
+#[cfg(not(feature = "accelerated"))]
+fn accelerated(
+    number: usize,
+    _model: Arc<Model>,
+    _codec: TextCodec,
+    _serving: &ServingConfig,
+) -> Result<Box<dyn LocalEngine>> {
+    Err(autoglm_engine::EngineError::without_cuda(number).into())
+}
+
 fn trainer(
     settings: &Settings,
     model: &Arc<Model>,
     codec: &TextCodec,
     engine: &Answerer,
 ) -> Result<LoraTrainer> {
-    let courtesy = Courtesy { serving: engine.busy(), longest_wait_ms: settings.engine.longest_wait_ms };
+    let serving = match settings.engine.device {
+        ComputeDevice::Cpu => engine.busy(),
+        // Requests are computed elsewhere, and training is not in their way.
+        ComputeDevice::Cuda(_) => Arc::default(),
+    };
+    let courtesy = Courtesy { serving, longest_wait_ms: settings.engine.longest_wait_ms };
     Ok(LoraTrainer::new(Arc::clone(model), codec.clone(), settings.engine.threads(), courtesy)?)
 }
 
@@ -215,6 +263,19 @@ mod tests {
         let error = api_key("NO_SUCH_KEY_OF_AN_UPSTREAM").unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);
         assert!(error.message.contains("`NO_SUCH_KEY_OF_AN_UPSTREAM`"), "{error}");
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[tokio::test]
+    async fn a_device_that_this_build_lacks_is_refused_before_the_model_is_read() {
+        let mut settings = Settings::default();
+        settings.engine.device = ComputeDevice::Cuda(0);
+        settings.model.path = "/no/such/model".into();
+        let clock: Arc<dyn Clock> = Arc::new(autoglm_domain::SystemClock);
+        let error = Answering::open(&settings, &clock, &autoglm_domain::SystemIds).await.err().unwrap();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert_eq!(error.message, "the device `cuda:0` is not in this build");
+        assert!(error.hint.unwrap().contains("--features cuda"));
     }
 
     #[test]
