@@ -151,7 +151,7 @@ pub(crate) async fn prove(parts: &Arc<Parts>, candidate: VersionNumber, seed: u6
             scorer: &scorer,
             cache: &parts.answers,
             clock: &*parts.clock,
-            config: &parts.settings.rollout,
+            config: &parts.settings.rollout.gate,
         };
         match parts.rollouts.run(stage, gate, &suites, &scan, seed, promote_champion).await? {
             Finished::Decided(decided) => {

@@ -174,7 +174,7 @@ impl DemoControl for LoopControl {
         }
         // What cannot be proven yet is learned with what comes next.
         match held_out_new(&self.parts).await {
-            Ok(held_out) if (held_out as u64) < self.parts.settings.rollout.min_new_skill_pairs => {
+            Ok(held_out) if (held_out as u64) < self.parts.settings.rollout.gate.min_new_skill_pairs => {
                 tracing::info!(held_out, "too little that is new to prove that it was learned: no run");
             }
             _ => self.parts.signals.request(),

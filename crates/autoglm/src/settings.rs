@@ -161,8 +161,8 @@ pub(crate) struct Settings {
     pub(crate) evaluate: autoglm_evaluate::Config,
     /// When to train and on what.
     pub(crate) train: autoglm_train::Config,
-    /// The gate between a new version and its users.
-    pub(crate) rollout: autoglm_rollout::GateConfig,
+    /// What a new version has to go through.
+    pub(crate) rollout: autoglm_rollout::RolloutPolicy,
     /// What is logged.
     pub(crate) log: LogSettings,
 }

@@ -6,8 +6,8 @@ use autoglm_domain::dimension;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EvaluateError, accuracy::AccuracyConfig, consistency::ConsistencyConfig, logic::LogicConfig,
-    patterns::PatternsConfig,
+    DiffConfig, EvaluateError, JudgeConfig, accuracy::AccuracyConfig, consistency::ConsistencyConfig,
+    logic::LogicConfig, patterns::PatternsConfig,
 };
 
 /// Settings of safety.
@@ -39,6 +39,10 @@ pub struct Config {
     pub safety: SafetyConfig,
     /// Settings of the error patterns.
     pub patterns: PatternsConfig,
+    /// Settings of the comparison of two versions' answers.
+    pub diff: DiffConfig,
+    /// A model that compares two versions' answers.
+    pub judge: JudgeConfig,
 }
 
 impl Default for Config {
@@ -61,6 +65,8 @@ impl Default for Config {
             logic: LogicConfig::default(),
             safety: SafetyConfig::default(),
             patterns: PatternsConfig::default(),
+            diff: DiffConfig::default(),
+            judge: JudgeConfig::default(),
         }
     }
 }
@@ -137,6 +143,15 @@ impl Config {
         )?;
         check("logic.resamples", logic.resamples as f64, "at most 16", logic.resamples <= 16)?;
         positive("logic.resample_temperature", f64::from(logic.resample_temperature))?;
+        self.diff.check()?;
+        check("judge.share", self.judge.share, "within 0 to 1", (0.0..=1.0).contains(&self.judge.share))?;
+        check(
+            "judge.max_tokens",
+            f64::from(self.judge.max_tokens),
+            "at least 1",
+            self.judge.max_tokens >= 1,
+        )?;
+        cosine("judge.min_kappa", self.judge.min_kappa)?;
         score("patterns.below", self.patterns.below)?;
         cosine("patterns.join_similarity", self.patterns.join_similarity)?;
         cosine("patterns.merge_similarity", self.patterns.merge_similarity)?;

@@ -40,6 +40,7 @@ mod slices;
 pub mod sticky;
 
 mod ab;
+mod trial;
 
 mod error;
 
@@ -62,3 +63,4 @@ pub use sequence::PairedSequence;
 pub use slices::{SliceKind, SliceSummary, Slices};
 pub use stage::{Decidable, Decided, OfflineGate, Scanned, Scanning, Stage, check_transition};
 pub use suite::{Question, RetentionSuite, Suites};
+pub use trial::{PairSet, TrialConfig, TrialReport, TrialRow, run_trial};

@@ -16,15 +16,15 @@ use crate::{
 pub struct RolloutPolicy {
     /// The offline gate.
     pub gate: GateConfig,
-    /// Whether a candidate that passed the gate proves itself on live traffic before it is promoted. Without, the
-    /// gate alone decides.
-    pub live: bool,
     /// The candidate answers beside the champion.
     pub shadow: ShadowPolicy,
     /// The candidate answers a share of the sessions.
     pub canary: CanaryPolicy,
     /// The candidate is champion and may still lose that.
     pub watch: WatchPolicy,
+    /// Whether a candidate that passed the gate proves itself on live traffic before it is promoted. Without, the
+    /// gate alone decides.
+    pub live: bool,
     /// Most probability of showing a gain that is not there, for each `improve` metric, 0 to 1 (exclusive). All of
     /// them must be shown, so each has the whole of it.
     pub alpha: f64,
@@ -96,10 +96,10 @@ impl Default for RolloutPolicy {
     fn default() -> Self {
         Self {
             gate: GateConfig::default(),
-            live: false,
             shadow: ShadowPolicy::default(),
             canary: CanaryPolicy::default(),
             watch: WatchPolicy::default(),
+            live: false,
             alpha: 0.02,
             guard_alpha: 0.05,
             slice_tolerance: 0.1,

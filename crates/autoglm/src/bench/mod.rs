@@ -12,6 +12,7 @@ pub(crate) mod corrections;
 pub(crate) mod engine;
 pub(crate) mod load;
 pub(crate) mod perplexity;
+pub(crate) mod rollouts;
 pub(crate) mod serving;
 pub(crate) mod swap;
 

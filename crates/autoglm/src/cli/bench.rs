@@ -43,6 +43,8 @@ enum BenchCommand {
     Engine(EngineArgs),
     /// How well a model foresees a text
     Perplexity(PerplexityArgs),
+    /// How often the rollout policy is wrong, over simulated rollouts of recorded pairs
+    Rollouts(RolloutsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -129,6 +131,16 @@ struct PerplexityArgs {
     stride: Option<usize>,
 }
 
+#[derive(Debug, Args)]
+struct RolloutsArgs {
+    /// Simulated rollouts, half of them of candidates that are no better
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    rollouts: usize,
+    /// Seed
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+}
+
 /// Measures and prints.
 pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Printer) -> Outcome {
     let settings: Settings = settings.load("warn", [model(args.model)])?;
@@ -174,6 +186,13 @@ pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Prin
             let run = || bench::perplexity::run(&settings, &args.text, args.window, args.stride, printer);
             let report = tokio::task::block_in_place(run)?;
             show(&report, json, printer, bench::perplexity::print)
+        }
+        BenchCommand::Rollouts(args) => {
+            within("rollouts", args.rollouts as f64, 2.0, 1e6)?;
+            let note = |text: &str| printer.note(text);
+            let run = || bench::rollouts::run(&settings.rollout, args.rollouts, args.seed, note);
+            let report = tokio::task::block_in_place(run)?;
+            show(&report, json, printer, bench::rollouts::print)
         }
     }
 }

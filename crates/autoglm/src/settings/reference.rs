@@ -37,7 +37,7 @@ struct Source {
     name: &'static str,
 }
 
-const SOURCES: [Source; 28] = [
+const SOURCES: [Source; 34] = [
     Source { section: "model", text: include_str!("../settings.rs"), name: "ModelSettings" },
     Source { section: "upstream", text: include_str!("../../../upstream/src/config.rs"), name: "Config" },
     Source {
@@ -94,6 +94,16 @@ const SOURCES: [Source; 28] = [
         name: "SafetyConfig",
     },
     Source {
+        section: "evaluate.diff",
+        text: include_str!("../../../evaluate/src/diff/differ.rs"),
+        name: "DiffConfig",
+    },
+    Source {
+        section: "evaluate.judge",
+        text: include_str!("../../../evaluate/src/diff/judge.rs"),
+        name: "JudgeConfig",
+    },
+    Source {
         section: "evaluate.patterns",
         text: include_str!("../../../evaluate/src/patterns.rs"),
         name: "PatternsConfig",
@@ -111,7 +121,31 @@ const SOURCES: [Source; 28] = [
         text: include_str!("../../../domain/src/training.rs"),
         name: "HyperParameters",
     },
-    Source { section: "rollout", text: include_str!("../../../rollout/src/config.rs"), name: "GateConfig" },
+    Source {
+        section: "rollout",
+        text: include_str!("../../../rollout/src/policy.rs"),
+        name: "RolloutPolicy",
+    },
+    Source {
+        section: "rollout.gate",
+        text: include_str!("../../../rollout/src/config.rs"),
+        name: "GateConfig",
+    },
+    Source {
+        section: "rollout.shadow",
+        text: include_str!("../../../rollout/src/policy.rs"),
+        name: "ShadowPolicy",
+    },
+    Source {
+        section: "rollout.canary",
+        text: include_str!("../../../rollout/src/policy.rs"),
+        name: "CanaryPolicy",
+    },
+    Source {
+        section: "rollout.watch",
+        text: include_str!("../../../rollout/src/policy.rs"),
+        name: "WatchPolicy",
+    },
     Source { section: "log", text: include_str!("../settings.rs"), name: "LogSettings" },
     Source { section: "", text: include_str!("../settings.rs"), name: "Settings" },
 ];
@@ -214,7 +248,7 @@ fn every_setting_has_a_variable_that_means_it() {
             other => show::literal(other),
         };
         // A schedule, a path or an enum word is text; an optional size takes a number.
-        if key == "evaluate.safety.rules" {
+        if ["evaluate.safety.rules", "evaluate.judge.labels"].contains(&key.as_str()) {
             continue;
         }
         let environment = [(sources::variable(&key).into(), text.into())];

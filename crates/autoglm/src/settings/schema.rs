@@ -7,8 +7,13 @@ use serde_json::{Map, Value};
 use super::Settings;
 
 /// Tables whose keys are the user's own.
-pub(super) const OPEN: [&str; 4] =
-    ["server.keys", "evaluate.weights", "evaluate.veto_below", "evaluate.accuracy.feedback.metrics"];
+pub(super) const OPEN: [&str; 5] = [
+    "server.keys",
+    "evaluate.weights",
+    "evaluate.veto_below",
+    "evaluate.accuracy.feedback.metrics",
+    "rollout.metrics",
+];
 
 /// The tables that are never printed.
 pub(super) const SECRET: &str = "server.keys";

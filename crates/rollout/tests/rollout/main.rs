@@ -2,6 +2,7 @@
 //! a store.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod bad_candidates;
 mod coverage;
 mod fakes;
 mod gate;
