@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::JournalError;
 
-/// Settings of a [`crate::SqliteStore`]. The defaults work.
+/// Settings of a store. The defaults work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -18,8 +18,10 @@ pub struct Config {
     pub max_append_events: usize,
     /// Connections for reading.
     pub readers: u32,
-    /// How long to wait for another process that holds the file's write lock.
+    /// How long to wait for another process that is writing.
     pub busy_timeout_ms: u64,
+    /// How long an append waits for a Postgres server that went away, as in a restart.
+    pub outage_ms: u64,
     /// A file of at most this size is checked for damage when it is opened; 0 turns the check off.
     pub check_below_mib: u64,
     /// Largest size of the file, after which appends are refused as unavailable; `None` is no limit.
@@ -34,6 +36,7 @@ impl Default for Config {
             max_append_events: 10_000,
             readers: 4,
             busy_timeout_ms: 5_000,
+            outage_ms: 10_000,
             check_below_mib: 64,
             max_file_mib: None,
         }
@@ -54,6 +57,10 @@ impl Config {
             Some((setting, _)) => Err(JournalError::Setting { setting }),
             None => Ok(()),
         }
+    }
+
+    pub(crate) fn outage(&self) -> Duration {
+        Duration::from_millis(self.outage_ms)
     }
 
     pub(crate) fn busy_timeout(&self) -> Duration {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use autoglm_domain::{Alias, Error, ErrorKind, VersionNumber};
+use sqlx::postgres::PgDatabaseError;
 
 /// A failure of the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +69,7 @@ pub enum JournalError {
     /// The disk failed.
     #[error("the disk failed: {reason}")]
     Disk {
-        /// What SQLite says.
+        /// What the database says.
         reason: String,
     },
     /// An append to a store that was opened for reading.
@@ -77,7 +78,7 @@ pub enum JournalError {
     /// The file or its folder may not be written.
     #[error("the database may not be written: {reason}")]
     NotWritable {
-        /// What SQLite says.
+        /// What the database says.
         reason: String,
     },
     /// The store was closed.
@@ -133,10 +134,56 @@ pub enum JournalError {
         /// How one can tell.
         reason: String,
     },
+    /// The address of a Postgres server cannot be used.
+    #[error("the address of the database cannot be used: {reason}")]
+    Address {
+        /// What is wrong with it; never the address itself, which may hold a password.
+        reason: String,
+    },
+    /// No Postgres server answers there.
+    #[error("Postgres at `{at}` does not answer: {reason}")]
+    Unreachable {
+        /// Host, port and database.
+        at: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// The server does not let this user in.
+    #[error("Postgres at `{at}` refuses the login: {reason}")]
+    LoginRefused {
+        /// Host, port and database.
+        at: String,
+        /// What the server says.
+        reason: String,
+    },
+    /// The server has no such database.
+    #[error("no database at `{at}`")]
+    NoDatabase {
+        /// Host, port and database.
+        at: String,
+    },
+    /// Nobody has made the tables yet.
+    #[error("database `{at}` holds nothing of autoglm")]
+    NoTables {
+        /// Host, port and database.
+        at: String,
+    },
+    /// The server went away.
+    #[error("the connection to Postgres was lost: {reason}")]
+    Lost {
+        /// What the system says.
+        reason: String,
+    },
+    /// The server went away between an order to commit and its answer, and did not come back in time.
+    #[error("Postgres went away during a commit: it is not known whether the events were written")]
+    Unsettled,
+    /// Only the leader may write this, and this process does not lead.
+    #[error("this process does not lead the loop on this database")]
+    NotLeading,
     /// A fault of ours.
     #[error("the database failed: {reason}")]
     Sql {
-        /// What SQLite or its driver says.
+        /// What the database or its driver says.
         reason: String,
     },
 }
@@ -147,7 +194,12 @@ impl JournalError {
         match self {
             Self::Setting { .. } | Self::TooManyEvents { .. } | Self::Unstorable { .. } => ErrorKind::Invalid,
             Self::NotOurs { .. } | Self::Newer { .. } => ErrorKind::Invalid,
+            Self::Address { .. } => ErrorKind::Invalid,
             Self::Exists { .. } | Self::AliasElsewhere { .. } | Self::Older { .. } => ErrorKind::Conflict,
+            Self::NotLeading => ErrorKind::Conflict,
+            Self::NoDatabase { .. } | Self::NoTables { .. } => ErrorKind::NotFound,
+            Self::LoginRefused { .. } => ErrorKind::Denied,
+            Self::Unreachable { .. } | Self::Lost { .. } | Self::Unsettled => ErrorKind::Unavailable,
             Self::Missing { .. } | Self::NoFile { .. } => ErrorKind::NotFound,
             Self::ReadOnly | Self::NotWritable { .. } => ErrorKind::Denied,
             Self::Full | Self::Locked | Self::ReadersBusy | Self::Disk { .. } => ErrorKind::Unavailable,
@@ -171,14 +223,29 @@ impl JournalError {
             Self::NotWritable { .. } => "check the owner and the permissions of the file and its folder",
             Self::NoFile { .. } => "check the data directory; a server makes the file when it first starts",
             Self::CannotOpen { .. } => "check that the folder exists and who may use it",
-            Self::Newer { .. } => "use that newer autoglm, or another data directory",
+            Self::Newer { .. } => "use that newer autoglm, or another data directory or database",
             Self::Older { .. } => "start this version's server on it once: it brings the file up to date",
-            Self::NotOurs { .. } => "give another data directory; the file was left as it is",
+            Self::NotOurs { .. } => "give another data directory or database; this one was left as it is",
             Self::Damaged { .. } => {
                 "restore it from a backup; `sqlite3 FILE .recover` saves what can be read"
             }
+            Self::Address { .. } => "it looks like postgres://USER@HOST:5432/DATABASE",
+            Self::Unreachable { .. } => "check that the server runs there and may be reached from here",
+            Self::LoginRefused { .. } => {
+                "check user and password; the password can also come from PGPASSWORD or ~/.pgpass"
+            }
+            Self::NoDatabase { .. } => "make it with `createdb`; autoglm makes its own tables in it",
+            Self::NoTables { .. } => "a server makes its tables when it first starts",
+            Self::Lost { .. } => "what was acknowledged is there; try again when the server is back",
+            Self::Unsettled => "look whether it is there before writing it again",
+            Self::NotLeading => "the process that leads does it, or will when it is this one's turn",
             _ => return None,
         })
+    }
+
+    /// Whether the server is away, so that the same may go well later.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::Unreachable { .. })
     }
 
     /// Whether only the append that met this failed, and others of its commit may go on.
@@ -200,6 +267,28 @@ impl JournalError {
     }
 }
 
+impl JournalError {
+    /// What a Postgres server reports: https://www.postgresql.org/docs/current/errcodes-appendix.html
+    fn of_postgres(error: &PgDatabaseError) -> Self {
+        let reason = error.message().to_owned();
+        match error.code() {
+            "53100" => Self::Full,
+            "55P03" => Self::Locked,
+            "58030" => Self::Disk { reason },
+            "XX001" | "XX002" => Self::Damaged { what: "the database".into(), reason },
+            "42501" | "25006" => Self::NotWritable { reason },
+            "28000" | "28P01" => Self::LoginRefused { at: String::new(), reason },
+            "3D000" => Self::NoDatabase { at: String::new() },
+            // A character that the encoding lacks (NUL in UTF8), and a value that is too large.
+            "22021" | "22P05" | "54000" => Self::Unstorable { name: "of this append", reason },
+            // Shutdowns and crashes, a session that the server ended, too many sessions.
+            code if code.starts_with("08") || code.starts_with("57P") => Self::Lost { reason },
+            "25P03" | "53300" => Self::Lost { reason },
+            _ => Self::Sql { reason },
+        }
+    }
+}
+
 impl From<JournalError> for Error {
     fn from(error: JournalError) -> Self {
         let hint = error.hint();
@@ -216,7 +305,14 @@ impl From<sqlx::Error> for JournalError {
         let reason = match &error {
             sqlx::Error::PoolTimedOut => return Self::ReadersBusy,
             sqlx::Error::PoolClosed => return Self::Closed,
-            sqlx::Error::Database(database) => database.message().to_owned(),
+            // Only Postgres is spoken to over sockets.
+            sqlx::Error::Io(error) => return Self::Lost { reason: error.to_string() },
+            sqlx::Error::Tls(error) => return Self::Lost { reason: format!("TLS: {error}") },
+            sqlx::Error::Protocol(reason) => return Self::Lost { reason: reason.clone() },
+            sqlx::Error::Database(database) => match database.try_downcast_ref::<PgDatabaseError>() {
+                Some(error) => return Self::of_postgres(error),
+                None => database.message().to_owned(),
+            },
             other => return Self::Sql { reason: other.to_string() },
         };
         // The low byte of SQLite's extended result code is the primary one: https://www.sqlite.org/rescode.html

@@ -1,208 +1,244 @@
-//! The store: what callers hold.
+//! The store: what callers hold, whatever the engine.
 
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use autoglm_domain::{
     Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, InteractionId,
     InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId, RolloutProgress,
     ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
 };
-use sqlx::SqlitePool;
+use serde::de::DeserializeOwned;
+use sqlx::{Database, Pool, pool::PoolConnection};
 
-use crate::{Config, JournalError, open, read, record::Prepared, writer::Writer};
+use crate::{
+    Config, JournalError,
+    db::{Arg, Db},
+    read,
+    record::Prepared,
+    writer::{Append, Writer},
+};
 
-/// The store in one SQLite file. Dropping it writes what was queued, as long as the runtime lives;
-/// [`SqliteStore::close`] also waits for that.
+/// A database engine that a store lies in: [`crate::Sqlite`] or [`crate::Postgres`].
+pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
+    /// Its driver.
+    type Sql: Database<Connection: Db>;
+}
+
+/// The store in one database. Dropping it writes what was queued, as long as the runtime lives;
+/// [`SqlStore::close`] also waits for that.
+///
+/// Clones are the same store.
 #[derive(Debug)]
-pub struct SqliteStore {
-    path: PathBuf,
+pub struct SqlStore<E: Engine> {
+    shared: Arc<Shared<E>>,
+    as_leader: bool,
+}
+
+impl<E: Engine> Clone for SqlStore<E> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), as_leader: self.as_leader }
+    }
+}
+
+#[derive(Debug)]
+struct Shared<E: Engine> {
+    engine: E,
     max_append_events: usize,
-    readers: SqlitePool,
+    readers: Pool<E::Sql>,
     /// `None` when opened for reading only.
     writer: Option<Writer>,
 }
 
-/// How the store is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Health {
-    /// Position of the latest event; 0 when there is none.
-    pub last_seq: i64,
-    /// Size of the database file in bytes.
-    pub file_bytes: u64,
-    /// Size of its write-ahead log in bytes.
-    pub wal_bytes: u64,
+impl<E: Engine> SqlStore<E> {
+    pub(crate) fn over(engine: E, readers: Pool<E::Sql>, writer: Option<Writer>, config: &Config) -> Self {
+        let shared = Shared { engine, max_append_events: config.max_append_events, readers, writer };
+        Self { shared: Arc::new(shared), as_leader: false }
+    }
+
+    pub(crate) fn engine(&self) -> &E {
+        &self.shared.engine
+    }
+
+    pub(crate) fn readers(&self) -> &Pool<E::Sql> {
+        &self.shared.readers
+    }
+
     /// Appends that wait for the writer.
-    pub queued_appends: usize,
-}
-
-impl SqliteStore {
-    /// Opens the file at `path` for reading and writing, makes it where it is missing (its folder must be
-    /// there), and brings it up to date. Several processes may do so at once. Needs a tokio runtime, which
-    /// the writer lives on.
-    ///
-    /// [`JournalError::Newer`], [`JournalError::NotOurs`] and [`JournalError::Damaged`] leave the file as it
-    /// was.
-    pub async fn open(path: impl AsRef<Path>, config: Config) -> std::result::Result<Self, JournalError> {
-        let path = path.as_ref();
-        config.validate()?;
-        let at_path = |error: JournalError| error.while_opening(path);
-        let (connection, options) = open::open(path, &config).await.map_err(at_path)?;
-        let readers = open::readers(path, &config).await.map_err(at_path)?;
-        let writer = Writer::start(connection, options, config.max_batch_appends, config.queue_appends);
-        Ok(Self {
-            path: path.to_path_buf(),
-            max_append_events: config.max_append_events,
-            readers,
-            writer: Some(writer),
-        })
+    pub fn queued_appends(&self) -> usize {
+        self.shared.writer.as_ref().map_or(0, Writer::queued)
     }
 
-    /// Opens the file at `path` for reading, also while a server writes to it. Appends are refused with
-    /// [`JournalError::ReadOnly`].
-    ///
-    /// [`JournalError::NoFile`] when it is missing, [`JournalError::Older`] when a server has to bring it up
-    /// to date first, and as [`SqliteStore::open`].
-    pub async fn open_read_only(
-        path: impl AsRef<Path>,
-        config: Config,
-    ) -> std::result::Result<Self, JournalError> {
-        let path = path.as_ref();
-        config.validate()?;
-        let at_path = |error: JournalError| error.while_opening(path);
-        open::check_readable(path, &config).await.map_err(at_path)?;
-        let readers = open::readers(path, &config).await.map_err(at_path)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            max_append_events: config.max_append_events,
-            readers,
-            writer: None,
-        })
+    /// The same store for what only the leader may write: its appends are refused with
+    /// [`JournalError::NotLeading`] unless this process leads at the moment of the commit. Over SQLite whoever
+    /// writes leads.
+    #[must_use]
+    pub fn as_leader(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), as_leader: true }
     }
 
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Sizes and positions, for monitoring.
-    pub async fn health(&self) -> std::result::Result<Health, JournalError> {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        Ok(Health {
-            last_seq: sqlx::query_scalar(read::LAST_SEQ).fetch_one(&self.readers).await?,
-            file_bytes: size(&self.path).await,
-            wal_bytes: size(Path::new(&wal)).await,
-            queued_appends: self.writer.as_ref().map_or(0, Writer::queued),
-        })
-    }
-
-    /// Writes what is queued, moves the write-ahead log into the file and lets go of it. Later calls fail
-    /// with [`JournalError::Closed`]; closing again does nothing.
+    /// Writes what is queued and lets go of the database. Later calls fail with [`JournalError::Closed`]; closing
+    /// again does nothing. SQLite's write-ahead log is moved into the file.
     pub async fn close(&self) -> std::result::Result<(), JournalError> {
-        let written = match &self.writer {
+        let written = match &self.shared.writer {
             Some(writer) => writer.close().await,
             None => Ok(()),
         };
-        self.readers.close().await;
+        self.shared.readers.close().await;
         written
+    }
+
+    async fn reader(&self) -> std::result::Result<PoolConnection<E::Sql>, JournalError> {
+        let readers = &self.shared.readers;
+        readers.acquire().await.map_err(|error| match JournalError::from(error) {
+            JournalError::ReadersBusy if readers.size() == 0 => {
+                JournalError::Lost { reason: "no connection for reading could be made".into() }
+            }
+            other => other,
+        })
     }
 }
 
-/// 0 where there is no such file: SQLite takes the log away when the last connection closes.
-async fn size(path: &Path) -> u64 {
-    tokio::fs::metadata(path).await.map_or(0, |metadata| metadata.len())
+impl<E: Engine> SqlStore<E> {
+    /// Position of the latest event; 0 when there is none.
+    pub async fn last_seq(&self) -> std::result::Result<i64, JournalError> {
+        read::last_seq(&mut *self.reader().await?).await
+    }
+
+    /// Which events there are after position `after` and up to `upto`: their names, without their bodies.
+    pub async fn names_between(
+        &self,
+        after: i64,
+        upto: i64,
+    ) -> std::result::Result<Vec<String>, JournalError> {
+        let mut reader = self.reader().await?;
+        let names: Vec<(String, i64)> = reader.rows(read::NAMES, &[after.into(), upto.into()]).await?;
+        Ok(names.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Up to `limit` of the events after position `after` and up to `upto` that make or amend experiences, in order.
+    pub async fn experience_events_between(
+        &self,
+        after: i64,
+        upto: i64,
+        limit: usize,
+    ) -> std::result::Result<Vec<RecordedEvent>, JournalError> {
+        let args = [after.into(), upto.into(), read::limit(limit)];
+        read::events(&mut *self.reader().await?, read::EXPERIENCE_EVENTS, &args).await
+    }
+
+    async fn interactions(
+        &self,
+        statement: &'static str,
+        arg: Arg<'_>,
+    ) -> std::result::Result<Vec<InteractionRecord>, JournalError> {
+        let mut moment =
+            self.shared.readers.begin_with(<<E::Sql as Database>::Connection as Db>::MOMENT).await?;
+        let records = read::interactions(&mut *moment, statement, &[arg]).await?;
+        moment.rollback().await?;
+        Ok(records)
+    }
+
+    async fn all<T: DeserializeOwned>(
+        &self,
+        statement: &'static str,
+    ) -> std::result::Result<Vec<T>, JournalError> {
+        read::bodies(&mut *self.reader().await?, statement, &[]).await
+    }
+
+    async fn one<T: DeserializeOwned>(
+        &self,
+        statement: &'static str,
+        key: Arg<'_>,
+        missing: impl FnOnce() -> JournalError,
+    ) -> std::result::Result<T, JournalError> {
+        read::body(&mut *self.reader().await?, statement, &[key]).await?.ok_or_else(missing)
+    }
 }
 
 #[async_trait::async_trait]
-impl Store for SqliteStore {
+impl<E: Engine> Store for SqlStore<E> {
     /// See [`Store::append`]. Beyond that: `Conflict` for a second assessment with the same id; `NotFound`
     /// when an assessment names an unknown interaction, an amendment an unknown experience, or an
     /// [`AliasMove::to`] an unknown version other than the base; `Invalid` when a number is not finite or
     /// there are more events than `max_append_events`; `Denied` when opened for reading only. An alias that
     /// was never moved points at [`VersionNumber::BASE`].
     async fn append(&self, events: Vec<Event>) -> Result<()> {
-        let Some(writer) = &self.writer else {
+        let Some(writer) = &self.shared.writer else {
             return Err(JournalError::ReadOnly.into());
         };
-        if events.len() > self.max_append_events {
-            let (events, limit) = (events.len(), self.max_append_events);
-            return Err(JournalError::TooManyEvents { events, limit }.into());
+        let limit = self.shared.max_append_events;
+        if events.len() > limit {
+            return Err(JournalError::TooManyEvents { events: events.len(), limit }.into());
         }
         if events.is_empty() {
             return Ok(());
         }
         let records = events.into_iter().map(Prepared::new).collect::<std::result::Result<Vec<_>, _>>()?;
-        Ok(writer.append(records).await?)
+        Ok(writer.append(Append { records, as_leader: self.as_leader }).await?)
     }
 
     async fn events_after(&self, seq: i64, limit: usize) -> Result<Vec<RecordedEvent>> {
-        Ok(read::events_after(&self.readers, seq, read::limit(limit)).await?)
+        let args = [seq.into(), read::limit(limit)];
+        Ok(read::events(&mut *self.reader().await?, read::EVENTS, &args).await?)
     }
 
     async fn interaction(&self, id: InteractionId) -> Result<InteractionRecord> {
-        let query = sqlx::query_as(read::INTERACTION).bind(id.to_string());
-        let found = read::interactions(&self.readers, query).await?.pop();
+        let found = self.interactions(read::INTERACTION, (&id.to_string()).into()).await?.pop();
         Ok(found.ok_or_else(|| missing("interaction", id))?)
     }
 
     async fn recent_interactions(&self, limit: usize) -> Result<Vec<InteractionRecord>> {
-        let query = sqlx::query_as(read::RECENT).bind(read::limit(limit));
-        Ok(read::interactions(&self.readers, query).await?)
+        Ok(self.interactions(read::RECENT, read::limit(limit)).await?)
     }
 
     async fn awaiting_assessment(&self, limit: usize) -> Result<Vec<InteractionRecord>> {
-        let query = sqlx::query_as(read::AWAITING).bind(read::limit(limit));
-        Ok(read::interactions(&self.readers, query).await?)
+        Ok(self.interactions(read::AWAITING, read::limit(limit)).await?)
     }
 
     async fn assessment_lag(&self) -> Result<u64> {
-        let lag: i64 =
-            sqlx::query_scalar(read::LAG).fetch_one(&self.readers).await.map_err(JournalError::from)?;
-        Ok(lag.unsigned_abs())
+        let lag: Option<(i64,)> = self.reader().await?.row(read::LAG, &[]).await?;
+        Ok(lag.unwrap_or_default().0.unsigned_abs())
     }
 
     async fn recent_assessments(&self, limit: usize) -> Result<Vec<Assessment>> {
-        let query = sqlx::query_as(read::JUDGED).bind(read::limit(limit));
-        Ok(read::bodies(&self.readers, query).await?)
+        Ok(read::bodies(&mut *self.reader().await?, read::JUDGED, &[read::limit(limit)]).await?)
     }
 
     async fn experiences(&self) -> Result<Vec<Experience>> {
-        Ok(read::experiences(&self.readers, sqlx::query_as(read::EXPERIENCES)).await?)
+        Ok(read::experiences(&mut *self.reader().await?, read::EXPERIENCES, &[]).await?)
     }
 
     async fn experience(&self, id: ExperienceId) -> Result<Experience> {
-        let query = sqlx::query_as(read::EXPERIENCE).bind(id.to_string());
-        let found = read::experiences(&self.readers, query).await?.pop();
-        Ok(found.ok_or_else(|| missing("experience", id))?)
+        let key = id.to_string();
+        let found = read::experiences(&mut *self.reader().await?, read::EXPERIENCE, &[(&key).into()]).await?;
+        Ok(found.into_iter().next().ok_or_else(|| missing("experience", id))?)
     }
 
     async fn patterns(&self) -> Result<Vec<ErrorPattern>> {
-        Ok(read::patterns(&self.readers).await?)
+        Ok(read::patterns(&mut *self.reader().await?).await?)
     }
 
     async fn versions(&self) -> Result<Vec<ModelVersion>> {
-        Ok(read::versions(&self.readers).await?)
+        Ok(self.all(read::VERSIONS).await?)
     }
 
     async fn version(&self, number: VersionNumber) -> Result<ModelVersion> {
-        // No version has a number beyond SQLite's integers, and -1 is none either.
-        let query = sqlx::query_as(read::VERSION).bind(i64::try_from(number.0).unwrap_or(-1));
-        let found = read::body(&self.readers, query).await?;
-        Ok(found.ok_or_else(|| missing("version", number))?)
+        // No version has a number beyond a database's integers, and -1 is none either.
+        let key = i64::try_from(number.0).unwrap_or(-1);
+        Ok(self.one(read::VERSION, key.into(), || missing("version", number)).await?)
     }
 
     async fn runs(&self) -> Result<Vec<TrainingRun>> {
-        Ok(read::runs(&self.readers).await?)
+        Ok(self.all(read::RUNS).await?)
     }
 
     async fn run(&self, id: TrainingRunId) -> Result<TrainingRun> {
-        let query = sqlx::query_as(read::RUN).bind(id.to_string());
-        let found = read::body(&self.readers, query).await?;
-        Ok(found.ok_or_else(|| missing("training run", id))?)
+        let key = id.to_string();
+        Ok(self.one(read::RUN, (&key).into(), || missing("training run", id)).await?)
     }
 
     async fn rollouts(&self) -> Result<Vec<Rollout>> {
-        Ok(read::rollouts(&self.readers).await?)
+        Ok(self.all(read::ROLLOUTS).await?)
     }
 
     async fn shadow_pairs(
@@ -219,11 +255,13 @@ impl Store for SqliteStore {
     }
 
     async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>> {
-        Ok(read::aliases(&self.readers).await?)
+        Ok(read::aliases(&mut *self.reader().await?).await?)
     }
 
     async fn alias_history(&self, alias: &Alias) -> Result<Vec<AliasMove>> {
-        Ok(read::alias_history(&self.readers, alias).await?)
+        let moves =
+            read::bodies(&mut *self.reader().await?, read::ALIAS_MOVES, &[(&alias.0).into()]).await;
+        Ok(moves?)
     }
 }
 

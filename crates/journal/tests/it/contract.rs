@@ -4,7 +4,10 @@ use autoglm_domain::*;
 use autoglm_doubles::MemoryStore;
 use autoglm_journal::{Config, SqliteStore};
 
-use crate::samples::{self, event, id};
+use crate::{
+    postgres::Database,
+    samples::{self, event, id},
+};
 
 #[tokio::test]
 async fn the_naive_store_keeps_the_contract() {
@@ -21,6 +24,12 @@ async fn sqlite_keeps_the_contract() {
         SqliteStore::open(path, Config::default()).await.unwrap()
     })
     .await;
+}
+
+#[tokio::test]
+async fn postgres_keeps_the_contract() {
+    let Some(server) = Database::server() else { return };
+    run(async || server.fresh().await.open().await).await;
 }
 
 /// Holds a store to the contract; `fresh` opens a new, empty one.

@@ -97,7 +97,7 @@ async fn a_database_of_a_newer_version_is_refused() {
     let error = Error::from(error);
     assert_eq!(error.kind, ErrorKind::Invalid);
     assert!(error.message.contains("has format 9999, newer than"), "{}", error.message);
-    assert_eq!(error.hint.unwrap(), "use that newer autoglm, or another data directory");
+    assert_eq!(error.hint.unwrap(), "use that newer autoglm, or another data directory or database");
 }
 
 #[tokio::test]

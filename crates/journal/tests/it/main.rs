@@ -14,6 +14,8 @@ mod golden;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod samples;
 #[cfg(test)]
 mod writing;

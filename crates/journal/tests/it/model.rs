@@ -5,7 +5,10 @@ use autoglm_doubles::MemoryStore;
 use autoglm_journal::{Config, SqliteStore};
 use proptest::prelude::*;
 
-use crate::samples::{self, event};
+use crate::{
+    postgres::Database,
+    samples::{self, event},
+};
 
 /// Any number but NaN, infinities included: they must be refused alike.
 fn number() -> impl Strategy<Value = f64> {
@@ -89,29 +92,56 @@ pub(crate) async fn assert_same(store: &impl Store, naive: &impl Store) {
     }
 }
 
+/// Gives both the same appends; they must answer alike, and hold the same.
+async fn follow(store: &impl Store, appends: Vec<Vec<Event>>) -> MemoryStore {
+    let naive = MemoryStore::default();
+    for events in appends {
+        let expected = naive.append(events.clone()).await.map_err(|error| error.kind);
+        let got = store.append(events).await.map_err(|error| error.kind);
+        // Which is found first, the bad number or the bad reference, is not said anywhere.
+        let order_is_free = expected.is_err() && got == Err(ErrorKind::Invalid);
+        assert!(got == expected || order_is_free, "{got:?} instead of {expected:?}");
+    }
+    assert_same(store, &naive).await;
+    naive
+}
+
+fn appends() -> impl Strategy<Value = Vec<Vec<Event>>> {
+    proptest::collection::vec(proptest::collection::vec(any_event(), 1..4), 1..24)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn projections_equal_a_fold_of_the_events(
-        appends in proptest::collection::vec(proptest::collection::vec(any_event(), 1..4), 1..24)
-    ) {
+    fn projections_equal_a_fold_of_the_events(appends in appends()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("journal.sqlite");
             let store = SqliteStore::open(&path, Config::default()).await.unwrap();
-            let naive = MemoryStore::default();
-            for events in appends {
-                let expected = naive.append(events.clone()).await.map_err(|error| error.kind);
-                let got = store.append(events).await.map_err(|error| error.kind);
-                // Which is found first, the bad number or the bad reference, is not said anywhere.
-                let order_is_free = expected.is_err() && got == Err(ErrorKind::Invalid);
-                assert!(got == expected || order_is_free, "{got:?} instead of {expected:?}");
-            }
-            assert_same(&store, &naive).await;
+            let naive = follow(&store, appends).await;
             store.close().await.unwrap();
             assert_same(&SqliteStore::open(&path, Config::default()).await.unwrap(), &naive).await;
         });
     }
+}
+
+#[test]
+fn in_postgres_too() {
+    let Some(server) = Database::server() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = ProptestConfig { cases: 24, ..ProptestConfig::default() };
+    proptest::test_runner::TestRunner::new(config)
+        .run(&appends(), |appends| {
+            runtime.block_on(async {
+                let database = server.fresh().await;
+                let store = database.open().await;
+                let naive = follow(&store, appends).await;
+                store.close().await.unwrap();
+                assert_same(&database.open().await, &naive).await;
+            });
+            Ok(())
+        })
+        .unwrap();
 }

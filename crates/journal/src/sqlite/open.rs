@@ -11,7 +11,7 @@ use sqlx::{
 use crate::{Config, JournalError};
 
 /// Every format that there ever was; the number of the latest is the format's number.
-static MIGRATIONS: Migrator = sqlx::migrate!();
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// `application_id` of our files, set by the first migration.
 const APPLICATION_ID: i64 = 0x6167_6c6d;

@@ -1,0 +1,192 @@
+//! SQLite: one file, one machine.
+
+pub(crate) mod open;
+
+use std::path::{Path, PathBuf};
+
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::{
+    Config, JournalError, SqlStore,
+    db::db_of,
+    read,
+    store::Engine,
+    writer::{Append, Commit, Outcome, Writer, apply_batch},
+};
+
+db_of!(
+    SqliteConnection,
+    "BEGIN",
+    "SELECT f.interaction_seq, f.seq, e.json FROM json_each($1) one
+    JOIN feedback f ON f.interaction_seq = one.value JOIN events e ON e.seq = f.seq ORDER BY f.seq"
+);
+
+/// The engine of a [`SqliteStore`].
+#[derive(Debug)]
+pub struct Sqlite {
+    path: PathBuf,
+}
+
+impl Engine for Sqlite {
+    type Sql = sqlx::Sqlite;
+}
+
+/// The store in one SQLite file.
+pub type SqliteStore = SqlStore<Sqlite>;
+
+/// How the store is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Health {
+    /// Position of the latest event; 0 when there is none.
+    pub last_seq: i64,
+    /// Size of the database file in bytes.
+    pub file_bytes: u64,
+    /// Size of its write-ahead log in bytes.
+    pub wal_bytes: u64,
+    /// Appends that wait for the writer.
+    pub queued_appends: usize,
+}
+
+impl SqlStore<Sqlite> {
+    /// Opens the file at `path` for reading and writing, makes it where it is missing (its folder must be
+    /// there), and brings it up to date. Several processes may do so at once. Needs a tokio runtime, which
+    /// the writer lives on.
+    ///
+    /// [`JournalError::Newer`], [`JournalError::NotOurs`] and [`JournalError::Damaged`] leave the file as it
+    /// was.
+    pub async fn open(path: impl AsRef<Path>, config: Config) -> Result<Self, JournalError> {
+        let path = path.as_ref();
+        config.validate()?;
+        let at_path = |error: JournalError| error.while_opening(path);
+        let (connection, options) = open::open(path, &config).await.map_err(at_path)?;
+        let readers = open::readers(path, &config).await.map_err(at_path)?;
+        let file = File { connection: Some(connection), options };
+        let writer = Writer::start(file, config.max_batch_appends, config.queue_appends);
+        Ok(Self::over(Sqlite { path: path.to_path_buf() }, readers, Some(writer), &config))
+    }
+
+    /// Opens the file at `path` for reading, also while a server writes to it. Appends are refused with
+    /// [`JournalError::ReadOnly`].
+    ///
+    /// [`JournalError::NoFile`] when it is missing, [`JournalError::Older`] when a server has to bring it up
+    /// to date first, and as [`SqliteStore::open`].
+    pub async fn open_read_only(path: impl AsRef<Path>, config: Config) -> Result<Self, JournalError> {
+        let path = path.as_ref();
+        config.validate()?;
+        let at_path = |error: JournalError| error.while_opening(path);
+        open::check_readable(path, &config).await.map_err(at_path)?;
+        let readers = open::readers(path, &config).await.map_err(at_path)?;
+        Ok(Self::over(Sqlite { path: path.to_path_buf() }, readers, None, &config))
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.engine().path
+    }
+
+    /// Sizes and positions, for monitoring.
+    pub async fn health(&self) -> Result<Health, JournalError> {
+        let path = self.path();
+        let mut wal = path.to_path_buf().into_os_string();
+        wal.push("-wal");
+        Ok(Health {
+            last_seq: read::last_seq(&mut *self.readers().acquire().await?).await?,
+            file_bytes: size(path).await,
+            wal_bytes: size(Path::new(&wal)).await,
+            queued_appends: self.queued_appends(),
+        })
+    }
+}
+
+async fn size(path: &Path) -> u64 {
+    tokio::fs::metadata(path).await.map_or(0, |metadata| metadata.len())
+}
+
+/// The writer's side of the file.
+struct File {
+    /// Dropped after a failure, for SQLite may have rolled back on its own; the next batch opens another.
+    connection: Option<SqliteConnection>,
+    options: SqliteConnectOptions,
+}
+
+impl File {
+    async fn connect(&self) -> Result<SqliteConnection, JournalError> {
+        SqliteConnection::connect_with(&self.options)
+            .await
+            .map_err(|error| JournalError::from(error).while_opening(self.options.get_filename()))
+    }
+}
+
+impl Commit for File {
+    async fn commit(&mut self, appends: &[Append]) -> Result<Vec<Outcome>, JournalError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let last = read::last_seq(&mut *transaction).await?;
+        // Who holds the data directory's lock leads; there is no other.
+        let (_, outcomes) = apply_batch(&mut *transaction, last, true, appends).await?;
+        transaction.commit().await?;
+        self.connection = Some(connection);
+        Ok(outcomes)
+    }
+
+    async fn finish(&mut self) -> Result<(), JournalError> {
+        let Some(mut connection) = self.connection.take() else {
+            return Ok(());
+        };
+        // A reader that is still busy keeps part of the log; that part is taken in at the next opening.
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{db::Db, read::*};
+
+    /// Each statement finds its rows by an index, or walks a table in the order it is asked for.
+    #[tokio::test]
+    async fn no_question_scans_or_sorts_the_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.sqlite");
+        let (mut db, _) = open::open(&path, &Config::default()).await.unwrap();
+        let whole_tables =
+            [EXPERIENCES, VERSIONS, RUNS, ROLLOUTS, RECENT, PATTERNS, ALIASES, JUDGED, AWAITING, LAG];
+        let by_key = [
+            INTERACTION,
+            SqliteConnection::FEEDBACK,
+            EVENTS,
+            EXPERIENCE_EVENTS,
+            EXPERIENCE,
+            VERSION,
+            RUN,
+            ALIAS_MOVES,
+            LAST_SEQ,
+        ];
+        for statement in whole_tables.iter().chain(&by_key) {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(explain).fetch_all(&mut db).await.unwrap();
+            let plan: Vec<String> = plan.into_iter().map(|row| row.3).collect();
+            let sorts = plan.iter().any(|step| step.contains("TEMP B-TREE"));
+            // Feedback of a few interactions is put in order, which no index of the whole table could do.
+            assert!(!sorts || *statement == SqliteConnection::FEEDBACK, "{statement}\n{plan:#?}");
+            let scans = plan.iter().filter(|step| step.starts_with("SCAN") && !step.contains("VIRTUAL"));
+            let scans: Vec<_> = scans.filter(|step| !step.contains("INDEX interactions_")).collect();
+            assert!(scans.is_empty() || whole_tables.contains(statement), "{statement}\n{plan:#?}");
+        }
+        for (statement, index) in [
+            (AWAITING, "interactions_awaiting"),
+            (LAG, "interactions_awaiting"),
+            (JUDGED, "interactions_judged"),
+        ] {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(explain).fetch_all(&mut db).await.unwrap();
+            assert!(plan[0].3.contains(index), "{statement}\n{plan:#?}");
+        }
+    }
+}
