@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use autoglm_domain::{
     AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, RolloutState, RunState,
-    Store as _, Timestamp, TrainingRun, Trigger, Verdict, VersionNumber,
+    Timestamp, TrainingRun, Trigger, Verdict, VersionNumber,
 };
 use autoglm_registry::NewVersion;
 use autoglm_rollout::{Finished, Gate, NormalisedMatch, Scorer, Suites, promote_champion};
@@ -113,7 +113,7 @@ impl Consolidation {
             note: self.note.clone(),
         };
         let registered = parts
-            .registry
+            .leaders_registry
             .register_with(new, |version| {
                 vec![Event::Run(Box::new(parts.runner.succeeded(&run, version.number)))]
             })

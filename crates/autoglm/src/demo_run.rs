@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Error, Experience, Generator, Result, Store, Trigger, VersionNumber};
+use autoglm_domain::{Error, Experience, Generator, Result, Trigger, VersionNumber};
 use autoglm_train::{Budget, Learned, Plan, PlanConfig, Strategy};
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +15,7 @@ use crate::{
     learning_loop::champion,
     node::{Node, Parts},
     printer::Printer,
-    settings::Settings,
+    settings::{DatabaseUrl, Settings},
 };
 
 /// Share of the time to consolidate that a training run may take; the rest is for the gate and measuring.
@@ -49,7 +49,7 @@ pub(crate) async fn demo_run(options: &DemoOptions, settings: Settings, printer:
     }
     let server = DemoServer {
         base_url: format!("http://{address}"),
-        store: Arc::clone(&parts.store) as Arc<dyn Store>,
+        store: Arc::clone(&parts.store),
         generator: Arc::clone(&parts.engine) as Arc<dyn Generator>,
         control: Arc::new(LoopControl {
             parts,
@@ -97,6 +97,7 @@ fn demo_settings(
     data_dir: std::path::PathBuf,
 ) -> Settings {
     settings.store.data_dir = data_dir;
+    settings.store.url = DatabaseUrl::default();
     settings.server.listen = "127.0.0.1:0".into();
     settings.memory.recall = match options.recall {
         RecallMode::Off => autoglm_memory::RecallMode::Off,

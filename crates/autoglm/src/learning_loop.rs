@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Alias, Event, ModelVersion, Result, Store as _, TrainingRun, Trigger, VersionNumber};
+use autoglm_domain::{Alias, Event, ModelVersion, Result, TrainingRun, Trigger, VersionNumber};
 
 use crate::{consolidate::Consolidation, node::Parts, signals::Working};
 
@@ -36,7 +36,7 @@ pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
         // again changes nothing.
         match async {
             remember(&parts, &batch.events).await?;
-            parts.store.append(batch.events).await
+            parts.leaders_store.append(batch.events).await
         }
         .await
         {
@@ -74,15 +74,8 @@ pub(crate) async fn learn(parts: Arc<Parts>, unfinished: Option<(TrainingRun, Wo
         tracing::warn!(%error, "a run that was cut short came to nothing");
     }
     let mut observer = autoglm_train::Observer::new(&parts.settings.train.triggers, parts.clock.now());
-    let mut unfollowed = None;
     loop {
         let _ = tokio::time::timeout(TICK, parts.signals.requested.notified()).await;
-        // What lasts, such as an upstream that is down, is told once.
-        let error = parts.residents.follow(&parts).await.err().map(|error| error.message);
-        if let Some(error) = error.as_ref().filter(|_| error != unfollowed) {
-            tracing::warn!(%error, "an alias could not be followed");
-        }
-        unfollowed = error;
         let working = parts.signals.work();
         let wanted = parts.signals.take_request();
         match due(&parts, &mut observer, wanted).await {

@@ -7,6 +7,7 @@
 mod bench;
 mod cli;
 mod consolidate;
+mod database;
 mod demo;
 mod demo_run;
 mod learning_loop;

@@ -4,7 +4,9 @@ mod aliases;
 mod answerer;
 mod answering;
 mod checkpoints;
+mod duties;
 mod lock;
+mod news;
 mod on_demand;
 mod orders;
 mod recall;
@@ -13,13 +15,12 @@ mod residents;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use autoglm_domain::{
-    ArtifactStore, Clock, ContentHash, Embedder, Error, ErrorKind, Generator, IdSource, InteractionId,
-    Result, Store, SystemClock, SystemIds, Trainer, TrainingRun,
+    ArtifactStore, Clock, ContentHash, Embedder, Error, Generator, IdSource, InteractionId, Result, Store,
+    SystemClock, SystemIds, Timestamp, Trainer,
 };
 use autoglm_engine::ServingStats;
 use autoglm_evaluate::Evaluator;
 use autoglm_gateway::{Gateway, MetricsPage};
-use autoglm_journal::SqliteStore;
 use autoglm_memory::Memory;
 use autoglm_registry::{ObjectArtifacts, Registry};
 use autoglm_rollout::{AnswerCache, RolloutRunner};
@@ -29,13 +30,16 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 pub(crate) use self::answering::base_model;
 pub(crate) use self::residents::Residents;
-use self::{answerer::Answerer, answering::Answering, checkpoints::CheckpointFile, lock::DataLock};
-pub(crate) use crate::demo_run::demo_run;
-use crate::{
-    learning_loop,
-    settings::Settings,
-    signals::{Signals, Working},
+use self::{
+    answerer::Answerer,
+    answering::Answering,
+    checkpoints::CheckpointFile,
+    duties::{Duties, Leading},
+    lock::DataLock,
+    news::News,
 };
+pub(crate) use crate::demo_run::demo_run;
+use crate::{database::Database, learning_loop, settings::Settings, signals::Signals};
 
 /// How long answers under way may take once the engine is told to stop.
 const ENGINE_GRACE: Duration = Duration::from_secs(5);
@@ -43,15 +47,26 @@ const ENGINE_GRACE: Duration = Duration::from_secs(5);
 /// How long the step of a run under way may take then.
 const RUN_GRACE: Duration = Duration::from_secs(5);
 
+/// Age from which a half-written artifact is nobody's, milliseconds.
+const ABANDONED_MS: i64 = 60 * 60 * 1000;
+
 /// Everything that the loop works with.
 pub(crate) struct Parts {
-    lock: DataLock,
+    /// `None` where the processes on a database agree among themselves.
+    lock: Option<DataLock>,
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
-    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) database: Database,
+    pub(crate) store: Arc<dyn Store>,
+    /// The store for what only the leader may write; see [`duties`].
+    pub(crate) leaders_store: Arc<dyn Store>,
+    pub(crate) leading: Leading,
+    pub(crate) news: News,
     pub(crate) artifacts: Arc<dyn ArtifactStore>,
     pub(crate) registry: Arc<Registry>,
+    /// The same registry for what only the leader may write.
+    pub(crate) leaders_registry: Registry,
     /// The base model.
     pub(crate) base: ContentHash,
     pub(crate) model_name: String,
@@ -76,24 +91,45 @@ pub(crate) struct Node {
     pub(crate) memory: Arc<Memory>,
     parts: Arc<Parts>,
     tasks: Vec<JoinHandle<()>>,
+    /// Those of a process that leads from its start to its end.
+    duties: parking_lot::Mutex<Option<Duties>>,
 }
 
 impl Node {
-    /// Opens the data directory and the model, mends what a crash left, and starts the loop.
+    /// Opens the store, the data directory and the model, mends what a crash left, and starts the loop; where other
+    /// processes share the store, as soon as this one leads.
     ///
     /// # Errors
     /// Whatever stands in the way: a damaged or newer database, a model that cannot be read, a champion that was
     /// trained on another base model.
     pub(crate) async fn open(settings: &Settings) -> Result<Arc<Self>> {
         let parts = Arc::new(open_parts(settings.clone()).await?);
-        let unfinished = recover(&parts).await?;
-        let tasks = vec![
-            tokio::spawn(learning_loop::assess_and_remember(Arc::clone(&parts))),
-            tokio::spawn(learning_loop::learn(Arc::clone(&parts), unfinished)),
-            tokio::spawn(gauges(Arc::clone(&parts))),
-        ];
+        let mut tasks = Vec::new();
+        let duties = match parts.database.shared() {
+            None => Some(Duties::begin(&parts).await?),
+            Some(store) => {
+                duties::follow_aliases(&parts).await?;
+                tasks.push(tokio::spawn(duties::take_turns(Arc::clone(&parts), store.clone())));
+                None
+            }
+        };
+        tasks.push(tokio::spawn(news::follow(Arc::clone(&parts))));
+        tasks.push(tokio::spawn(gauges(Arc::clone(&parts))));
         let (registry, memory) = (Arc::clone(&parts.registry), Arc::clone(&parts.memory));
-        Ok(Arc::new(Self { registry, memory, parts, tasks }))
+        Ok(Arc::new(Self { registry, memory, parts, tasks, duties: parking_lot::Mutex::new(duties) }))
+    }
+
+    /// Waits until this process does the loop's duties. `Conflict` when it is not its turn within `at_most`.
+    pub(crate) async fn leads_within(&self, at_most: Duration) -> Result<()> {
+        let leads = async {
+            while !self.parts.leading.now() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(at_most, leads).await.map_err(|_| {
+            Error::conflict("another process leads the loop on this database")
+                .with_hint("stop the servers on it first")
+        })
     }
 
     /// What the loop works with.
@@ -112,7 +148,7 @@ impl Node {
             config: parts.settings.server.clone(),
             generator: Arc::new(on_demand::OnDemand(Arc::clone(parts))),
             embedder: Arc::clone(&parts.embedder),
-            store: Arc::clone(&parts.store) as Arc<dyn Store>,
+            store: Arc::clone(&parts.store),
             clock: Arc::clone(&parts.clock),
             ids: Arc::clone(&parts.ids),
             aliases: Arc::new(aliases::Names(Arc::clone(parts))),
@@ -146,15 +182,18 @@ impl Node {
         for task in &self.tasks {
             task.abort();
         }
+        drop(self.duties.lock().take());
         let engine = Arc::clone(&self.parts.engine);
         let stopped = tokio::task::spawn_blocking(move || engine.shutdown(ENGINE_GRACE)).await;
         if let Err(error) = stopped {
             tracing::warn!(%error, "the engine did not stop in order");
         }
-        if let Err(error) = self.parts.store.close().await {
+        if let Err(error) = self.parts.database.close().await {
             tracing::warn!(%error, "the store did not close in order");
         }
-        self.parts.lock.release();
+        if let Some(lock) = &self.parts.lock {
+            lock.release();
+        }
     }
 }
 
@@ -164,18 +203,24 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         Error::unavailable(format!("the data directory `{}` cannot be made: {error}", data.display()))
             .with_hint("choose another with --data-dir")
     })?;
-    let lock = DataLock::take(&data)?;
+    let alone = settings.store.url.is_empty();
+    let lock = if alone { Some(DataLock::take(&data)?) } else { None };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
-    let store =
-        SqliteStore::open(settings.database(), settings.journal.clone()).await.map_err(Error::from)?;
-    let store = Arc::new(store);
-    let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
+    let database = Database::open(&settings).await?;
+    let (store, leaders_store) = (database.store(), database.leaders_store());
+    // Before the memory reads its experiences, so that none falls between the two.
+    let news = News::after(match database.shared() {
+        None => 0,
+        Some(store) => store.last_seq().await.map_err(Error::from)?,
+    });
     let objects = ObjectArtifacts::open(&settings.registry, &data).map_err(Error::from)?;
-    objects.sweep().await.map_err(Error::from)?;
+    // Where other processes write too, only what none of them can still be writing.
+    let abandoned = if alone { Timestamp(i64::MAX) } else { Timestamp(clock.now().0 - ABANDONED_MS) };
+    objects.sweep(abandoned).await.map_err(Error::from)?;
     let artifacts: Arc<dyn ArtifactStore> = Arc::new(objects);
     let registry =
-        Registry::open(Arc::clone(&shared), Arc::clone(&artifacts), Arc::clone(&clock), &settings.registry);
+        Registry::open(Arc::clone(&store), Arc::clone(&artifacts), Arc::clone(&clock), &settings.registry);
     let registry = Arc::new(registry.await.map_err(Error::from)?);
 
     let Answering { engine, base, model_name, embedder, trainer, no_training } =
@@ -183,7 +228,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
     // Nothing to train with: nothing is planned either.
     settings.train.triggers.enabled &= no_training.is_none();
     let memory = Memory::open(
-        Arc::clone(&shared),
+        Arc::clone(&leaders_store),
         Arc::clone(&embedder),
         Arc::clone(&clock),
         Arc::clone(&ids),
@@ -198,7 +243,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
     );
     settings.rollout.check().map_err(Error::from)?;
     let mut runner =
-        Runner::new(Arc::clone(&shared), Arc::clone(&artifacts), Arc::clone(&clock), Arc::clone(&ids));
+        Runner::new(Arc::clone(&leaders_store), Arc::clone(&artifacts), Arc::clone(&clock), Arc::clone(&ids));
     if settings.train.checkpoint_s > 0.0 {
         let store = Arc::new(CheckpointFile::in_data(&data));
         runner = runner.with_checkpoints(store, settings.train.checkpoint_s);
@@ -209,12 +254,17 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         evaluator: evaluator.map_err(Error::from)?,
         triggers: Triggers::new(settings.train.triggers.clone()).map_err(Error::from)?,
         runner,
-        rollouts: RolloutRunner::new(shared, Arc::clone(&clock), Arc::clone(&ids)),
+        rollouts: RolloutRunner::new(Arc::clone(&leaders_store), Arc::clone(&clock), Arc::clone(&ids)),
         trainer,
         no_training,
         answers: AnswerCache::default(),
         residents: Residents::default(),
         signals: Arc::default(),
+        leading: Leading::default(),
+        leaders_registry: registry.writing_to(Arc::clone(&leaders_store)),
+        news,
+        database,
+        leaders_store,
         settings,
         clock,
         ids,
@@ -226,32 +276,6 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         engine,
         embedder,
     })
-}
-
-/// Ends what a crash left open, but for a run that can go on, which it returns; makes every version that an alias
-/// names resident, and lets rollouts that were cut short start again.
-async fn recover(parts: &Arc<Parts>) -> Result<Option<(TrainingRun, Working)>> {
-    let runs = parts.runner.recover().await.map_err(Error::from)?;
-    let unfinished = parts.rollouts.recover().await.map_err(Error::from)?;
-    match parts.residents.follow(parts).await {
-        // The loop follows them as soon as it answers.
-        Err(error) if parts.engine.upstream().is_some() && error.kind == ErrorKind::Unavailable => {
-            tracing::warn!(%error, "the versions that aliases name are not on the upstream yet");
-        }
-        followed => followed?,
-    }
-    for rollout in unfinished {
-        tracing::info!(candidate = %rollout.candidate, "a rollout was cut short and begins again");
-        let parts = Arc::clone(parts);
-        let working = parts.signals.work();
-        tokio::spawn(async move {
-            let _working = working;
-            if let Err(error) = residents::restart(&parts, rollout.candidate).await {
-                tracing::warn!(%error, candidate = %rollout.candidate, "a rollout could not begin again");
-            }
-        });
-    }
-    Ok(runs.unfinished.map(|run| (run, parts.signals.work())))
 }
 
 /// Figures of the loop for `/metrics`.
@@ -271,6 +295,7 @@ async fn gauges(parts: Arc<Parts>) {
         if let Some(stats) = parts.engine.serving_stats() {
             serving_figures(stats);
         }
+        metrics::gauge!("autoglm_leading").set(f64::from(u8::from(parts.leading.now())));
         metrics::gauge!("autoglm_learning").set(f64::from(u8::from(parts.signals.busy())));
         tokio::time::sleep(Duration::from_secs(2)).await;
     }

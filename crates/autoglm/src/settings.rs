@@ -4,6 +4,7 @@
 //! [`Settings`], whose sections are the configurations of the crates that own them. A key that does not exist is
 //! refused with the nearest one that does, and with where it was given.
 
+mod database_url;
 mod error;
 #[cfg(test)]
 mod reference;
@@ -20,6 +21,7 @@ use autoglm_engine::{ComputeDevice, WeightFormat};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use database_url::DatabaseUrl;
 pub(crate) use schema::plain_numbers;
 pub(crate) use sources::{Flags, Named};
 
@@ -120,11 +122,15 @@ impl EngineSettings {
 pub(crate) struct StoreSettings {
     /// Folder of the database, of adapters and of data-set snapshots; made where it is missing.
     pub(crate) data_dir: PathBuf,
+    /// A Postgres database in place of the file, `postgres://USER@HOST:5432/DATABASE`, which several servers may
+    /// share; adapters and snapshots stay in files, in a folder that all of them see (`registry.artifacts`). The
+    /// password may come from `PGPASSWORD` or `~/.pgpass`; in the address it is never shown.
+    pub(crate) url: DatabaseUrl,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { data_dir: "autoglm-data".into() }
+        Self { data_dir: "autoglm-data".into(), url: DatabaseUrl::default() }
     }
 }
 
@@ -201,6 +207,7 @@ impl Settings {
             let message = format!("section [{section}]: {}", error.message);
             Err(autoglm_domain::Error { message, ..error })
         };
+        self.store.url.check()?;
         self.upstream.validate()?;
         self.memory.validate().or_else(|error| within("memory", error.into()))?;
         self.evaluate.validate().or_else(|error| within("evaluate", error.into()))?;

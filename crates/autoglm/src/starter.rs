@@ -38,7 +38,9 @@ pub(crate) fn resolve(settings: &Settings) -> Result<PathBuf> {
     };
     std::fs::create_dir_all(&folder).map_err(failed)?;
     for (name, bytes) in FILES {
-        let (target, partial) = (folder.join(name), folder.join(format!(".{name}.partial")));
+        // Of its own name, for several processes may share the folder.
+        let partial = folder.join(format!(".{name}.{}.partial", std::process::id()));
+        let target = folder.join(name);
         if std::fs::metadata(&target).is_ok_and(|there| there.len() == bytes.len() as u64) {
             continue;
         }

@@ -56,7 +56,8 @@ impl PostgresServer {
         if let Some((uid, gid)) = user {
             std::os::unix::fs::chown(folder.path(), Some(uid), Some(gid)).expect("a folder for another user");
         }
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
         let mut server = Self { programs, folder, user, port, keeper: None };
         server.initialise();
         server.resume();
@@ -132,7 +133,13 @@ impl PostgresServer {
         let secret = self.path("secret");
         fs::write(&secret, "p@ss\n").expect("a password");
         let mut initdb = self.command(self.programs.join("initdb"));
-        initdb.arg("-D").arg(self.path("data")).args(["-U", USER, "--encoding=UTF8", "--locale=C", "--no-sync"]);
+        initdb.arg("-D").arg(self.path("data")).args([
+            "-U",
+            USER,
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]);
         initdb.arg("--auth=scram-sha-256").arg("--pwfile").arg(secret);
         let made = initdb.output().expect("initdb");
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));

@@ -1,6 +1,6 @@
 //! What each event does to the tables: one row in the journal, and its mark on a projection. The same for every engine.
 
-use autoglm_domain::{AliasMove, Assessment, ErrorPattern, Event, Feedback, Id, IdKind, VersionNumber};
+use autoglm_domain::{AliasMove, Assessment, ErrorPattern, Event, Feedback, Id, IdKind, ShadowPair, VersionNumber};
 
 use crate::{
     JournalError,
@@ -63,6 +63,11 @@ async fn apply(db: &mut impl Db, seq: i64, record: &Prepared) -> Applied {
                  ON CONFLICT (id) DO UPDATE SET latest_seq = excluded.latest_seq";
             replaced(db, row, seq, it.id).await
         }
+        Event::ShadowPair(it) => shadow_pair(db, seq, it).await,
+        Event::RolloutProgress(it) => {
+            let row = "INSERT INTO rollout_progress (seq, rollout) VALUES ($1, $2)";
+            db.execute(row, &[seq.into(), (&it.rollout.to_string()).into()]).await.map(drop)
+        }
         Event::AliasMoved(it) => alias_moved(db, seq, &record.event, it).await,
     }
 }
@@ -107,8 +112,7 @@ async fn assessment(db: &mut impl Db, seq: i64, it: &Assessment) -> Applied {
     let values = [seq.into(), judged.into(), i64::from(it.feedback_seen).into(), (&of).into()];
     let interaction: Option<(i64,)> = db.row(taken_in, &values).await?;
     let (interaction,) = interaction.ok_or_else(|| missing(noun(it.interaction), of))?;
-    let row =
-        "INSERT INTO assessments (seq, id, interaction_seq) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    let row = "INSERT INTO assessments (seq, id, interaction_seq) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
     let id = it.id.to_string();
     unique(db.execute(row, &[seq.into(), (&id).into(), interaction.into()]).await?, noun(it.id), id)
 }
@@ -119,6 +123,19 @@ async fn pattern(db: &mut impl Db, seq: i64, it: &ErrorPattern) -> Applied {
     let row = "INSERT INTO patterns (first_seq, id, latest_seq, count) VALUES ($1, $2, $1, $3)
          ON CONFLICT (id) DO UPDATE SET latest_seq = excluded.latest_seq, count = excluded.count";
     db.execute(row, &[seq.into(), (&it.id.to_string()).into(), count.into()]).await.map(drop)
+}
+
+/// What pairs are sorted by is kept beside them.
+async fn shadow_pair(db: &mut impl Db, seq: i64, it: &ShadowPair) -> Applied {
+    let row = "INSERT INTO shadow_pairs (first_seq, id, latest_seq, rollout, gain, distance)
+         VALUES ($1, $2, $1, $3, $4, $5)
+         ON CONFLICT (id) DO UPDATE SET
+            latest_seq = excluded.latest_seq, rollout = excluded.rollout, gain = excluded.gain,
+            distance = excluded.distance";
+    let (id, rollout) = (it.id.to_string(), it.rollout.to_string());
+    let values =
+        [seq.into(), (&id).into(), (&rollout).into(), it.gain().into(), it.diff.distance.into()];
+    db.execute(row, &values).await.map(drop)
 }
 
 /// An alias that was never moved points at the base model.
@@ -132,8 +149,7 @@ async fn alias_moved(db: &mut impl Db, seq: i64, event: &Event, it: &AliasMove) 
         let actual = VersionNumber(actual.unsigned_abs());
         return Err(JournalError::AliasElsewhere { alias: it.alias.clone(), expected: it.from, actual });
     }
-    let known: Option<(i64,)> =
-        db.row("SELECT number FROM versions WHERE number = $1", &[to.into()]).await?;
+    let known: Option<(i64,)> = db.row("SELECT number FROM versions WHERE number = $1", &[to.into()]).await?;
     if known.is_none() && it.to != VersionNumber::BASE {
         return Err(missing("version", it.to.to_string()));
     }

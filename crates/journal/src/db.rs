@@ -14,10 +14,18 @@ use crate::JournalError;
 pub enum Arg<'a> {
     /// A number, or none.
     Int(Option<i64>),
+    /// A number with a fraction.
+    Real(f64),
     /// A text.
     Text(&'a str),
     /// Bytes, or none.
     Bytes(Option<&'a [u8]>),
+}
+
+impl From<f64> for Arg<'_> {
+    fn from(number: f64) -> Self {
+        Self::Real(number)
+    }
 }
 
 impl From<i64> for Arg<'_> {
@@ -94,6 +102,7 @@ macro_rules! db_of {
             ) -> Result<Vec<T>, $crate::JournalError> {
                 let query = args.iter().fold(sqlx::query_as(statement), |query, arg| match *arg {
                     $crate::db::Arg::Int(number) => query.bind(number),
+                    $crate::db::Arg::Real(number) => query.bind(number),
                     $crate::db::Arg::Text(text) => query.bind(text),
                     $crate::db::Arg::Bytes(bytes) => query.bind(bytes),
                 });
@@ -107,6 +116,7 @@ macro_rules! db_of {
             ) -> Result<u64, $crate::JournalError> {
                 let query = args.iter().fold(sqlx::query(statement), |query, arg| match *arg {
                     $crate::db::Arg::Int(number) => query.bind(number),
+                    $crate::db::Arg::Real(number) => query.bind(number),
                     $crate::db::Arg::Text(text) => query.bind(text),
                     $crate::db::Arg::Bytes(bytes) => query.bind(bytes),
                 });

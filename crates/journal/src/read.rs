@@ -59,12 +59,23 @@ pub(crate) const RUN: &str =
     "SELECT e.seq, e.json FROM runs r JOIN events e ON e.seq = r.latest_seq WHERE r.id = $1";
 pub(crate) const ROLLOUTS: &str =
     "SELECT e.seq, e.json FROM rollouts r JOIN events e ON e.seq = r.latest_seq ORDER BY r.first_seq";
+pub(crate) const OLDEST_PAIRS: &str =
+    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
+    WHERE p.rollout = $1 ORDER BY p.first_seq LIMIT $2";
+pub(crate) const WORST_PAIRS: &str =
+    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
+    WHERE p.rollout = $1 ORDER BY p.gain, p.first_seq LIMIT $2";
+pub(crate) const MOST_DIFFERENT_PAIRS: &str =
+    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
+    WHERE p.rollout = $1 ORDER BY p.distance DESC, p.first_seq LIMIT $2";
+pub(crate) const PROGRESS: &str =
+    "SELECT e.seq, e.json FROM rollout_progress p JOIN events e ON e.seq = p.seq
+    WHERE p.rollout = $1 ORDER BY p.seq DESC LIMIT $2";
 pub(crate) const ALIASES: &str = "SELECT name, number FROM aliases ORDER BY name";
 pub(crate) const ALIAS_MOVES: &str = "SELECT e.seq, e.json FROM alias_moves m JOIN events e ON e.seq = m.seq
     WHERE m.alias = $1 ORDER BY m.seq";
 pub(crate) const LAST_SEQ: &str = "SELECT coalesce(max(seq), 0) FROM events";
-pub(crate) const NAMES: &str =
-    "SELECT name, max(seq) FROM events WHERE seq > $1 AND seq <= $2 GROUP BY name";
+pub(crate) const NAMES: &str = "SELECT name, max(seq) FROM events WHERE seq > $1 AND seq <= $2 GROUP BY name";
 pub(crate) const EXPERIENCE_EVENTS: &str = "SELECT seq, name, json, vector FROM events
     WHERE seq > $1 AND seq <= $2 AND name IN ('experience', 'experience_amended') ORDER BY seq LIMIT $3";
 
@@ -188,4 +199,3 @@ pub(crate) async fn aliases(db: &mut impl Db) -> Result<Vec<(Alias, VersionNumbe
     let rows: Vec<(String, i64)> = db.rows(ALIASES, &[]).await?;
     Ok(rows.into_iter().map(|(name, number)| (Alias(name), VersionNumber(number.unsigned_abs()))).collect())
 }
-

@@ -166,7 +166,8 @@ mod tests {
             ALIAS_MOVES,
             LAST_SEQ,
         ];
-        for statement in whole_tables.iter().chain(&by_key) {
+        let of_a_rollout = [OLDEST_PAIRS, WORST_PAIRS, MOST_DIFFERENT_PAIRS, PROGRESS];
+        for statement in whole_tables.iter().chain(&by_key).chain(&of_a_rollout) {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"));
             let plan: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(explain).fetch_all(&mut db).await.unwrap();

@@ -145,6 +145,16 @@ impl<E: Engine> SqlStore<E> {
         read::bodies(&mut *self.reader().await?, statement, &[]).await
     }
 
+    async fn latest_of<T: DeserializeOwned>(
+        &self,
+        statement: &'static str,
+        rollout: RolloutId,
+        limit: usize,
+    ) -> std::result::Result<Vec<T>, JournalError> {
+        let key = rollout.to_string();
+        read::bodies(&mut *self.reader().await?, statement, &[(&key).into(), read::limit(limit)]).await
+    }
+
     async fn one<T: DeserializeOwned>(
         &self,
         statement: &'static str,
@@ -247,11 +257,16 @@ impl<E: Engine> Store for SqlStore<E> {
         order: PairOrder,
         limit: usize,
     ) -> Result<Vec<ShadowPair>> {
-        Ok(read::shadow_pairs(&self.readers, rollout, order, read::limit(limit)).await?)
+        let statement = match order {
+            PairOrder::Oldest => read::OLDEST_PAIRS,
+            PairOrder::Worst => read::WORST_PAIRS,
+            PairOrder::MostDifferent => read::MOST_DIFFERENT_PAIRS,
+        };
+        Ok(self.latest_of(statement, rollout, limit).await?)
     }
 
     async fn rollout_progress(&self, rollout: RolloutId, limit: usize) -> Result<Vec<RolloutProgress>> {
-        Ok(read::rollout_progress(&self.readers, rollout, read::limit(limit)).await?)
+        Ok(self.latest_of(read::PROGRESS, rollout, limit).await?)
     }
 
     async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>> {
@@ -259,8 +274,7 @@ impl<E: Engine> Store for SqlStore<E> {
     }
 
     async fn alias_history(&self, alias: &Alias) -> Result<Vec<AliasMove>> {
-        let moves =
-            read::bodies(&mut *self.reader().await?, read::ALIAS_MOVES, &[(&alias.0).into()]).await;
+        let moves = read::bodies(&mut *self.reader().await?, read::ALIAS_MOVES, &[(&alias.0).into()]).await;
         Ok(moves?)
     }
 }

@@ -4,12 +4,7 @@ use std::future::Future;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    JournalError,
-    apply::apply_all,
-    db::Db,
-    record::Prepared,
-};
+use crate::{JournalError, apply::apply_all, db::Db, record::Prepared};
 
 type Reply = oneshot::Sender<Result<(), JournalError>>;
 
@@ -27,7 +22,10 @@ pub(crate) type Outcome = Result<(), JournalError>;
 /// Port within this crate: writes batches to one engine.
 pub(crate) trait Commit: Send + 'static {
     /// Writes a batch in one transaction; one outcome an append. `Err` when nothing of it is written.
-    fn commit(&mut self, appends: &[Append]) -> impl Future<Output = Result<Vec<Outcome>, JournalError>> + Send;
+    fn commit(
+        &mut self,
+        appends: &[Append],
+    ) -> impl Future<Output = Result<Vec<Outcome>, JournalError>> + Send;
 
     /// Nothing follows.
     fn finish(&mut self) -> impl Future<Output = Result<(), JournalError>> + Send;

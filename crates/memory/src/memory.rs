@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use autoglm_domain::{
-    ChatMessage, Clock, ClusterId, Embedder, Experience, ExperienceId, IdSource, InteractionRecord, Store,
+    ChatMessage, Clock, ClusterId, Embedder, Event, Experience, ExperienceAmendment, ExperienceId, IdSource,
+    InteractionRecord, Store,
 };
 use parking_lot::RwLock;
 
@@ -125,6 +126,48 @@ impl Memory {
             }
             pool.settle(key.whole);
             pool.teach_prompt(&key);
+        }
+        Ok(())
+    }
+
+    /// Takes in what another process on the same store remembered: events that make or amend experiences, in the
+    /// order of the journal; others are passed over. Nothing is written. What is known already changes nothing, and of
+    /// several amendments the last one counts.
+    pub async fn take_up(&self, events: Vec<Event>) -> Result<(), MemoryError> {
+        let _turn = self.writer.lock().await;
+        let (mut new, mut amended) = (Vec::new(), BTreeMap::new());
+        for event in events {
+            match event {
+                Event::Experience(experience) if self.pool.read().find(experience.id).is_none() => {
+                    new.push(*experience);
+                }
+                Event::ExperienceAmended(amendment) => {
+                    amended.insert(amendment.experience, amendment);
+                }
+                _ => {}
+            }
+        }
+        refresh_embeddings(&mut new, self.embedder.as_ref())?;
+        let mut pool = self.pool.write();
+        let mut touched = BTreeMap::new();
+        for experience in new {
+            match PromptKey::of(&experience.prompt) {
+                Some(key) => {
+                    pool.insert(experience, &key);
+                    touched.insert(key.whole, key);
+                }
+                None => pool.unreadable += 1,
+            }
+        }
+        for (id, ExperienceAmendment { weight, provenance, .. }) in amended {
+            let Some(before) = pool.find(id).map(|entry| Arc::clone(&entry.experience)) else { continue };
+            let Some(key) = PromptKey::of(&before.prompt) else { continue };
+            pool.amend(Experience { weight, provenance, ..before.as_ref().clone() });
+            touched.insert(key.whole, key);
+        }
+        for key in touched.values() {
+            pool.settle(key.whole);
+            pool.teach_prompt(key);
         }
         Ok(())
     }

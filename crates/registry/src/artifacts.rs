@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use autoglm_domain::{ArtifactStore, ContentHash};
+use autoglm_domain::{ArtifactStore, ContentHash, Timestamp};
 use object_store::{ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path as ObjectPath};
 
 use crate::{Config, Error, Result};
@@ -46,11 +46,11 @@ impl ObjectArtifacts {
         Self { store, folder: None }
     }
 
-    /// Removes what writes that were cut short left behind; returns how many files. Only the process that
-    /// writes may call it, at its start: a temporary file of a write in progress looks the same.
-    pub async fn sweep(&self) -> Result<usize> {
+    /// Removes what writes that were cut short before `before` left behind; returns how many files. A temporary file
+    /// of a write in progress looks the same, so where several processes write, `before` must be long ago.
+    pub async fn sweep(&self, before: Timestamp) -> Result<usize> {
         let Some(folder) = self.folder.clone() else { return Ok(0) };
-        let removed = tokio::task::spawn_blocking(move || sweep_folder(&folder))
+        let removed = tokio::task::spawn_blocking(move || sweep_folder(&folder, before))
             .await
             .map_err(|error| Error::Storage(error.to_string()))??;
         if removed > 0 {
@@ -118,7 +118,13 @@ fn is_leftover(name: &str) -> bool {
         .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn sweep_folder(folder: &Path) -> Result<usize> {
+/// When a file was written last, in milliseconds since the Unix epoch.
+fn written_at(file: &std::fs::DirEntry) -> std::io::Result<Timestamp> {
+    let since = file.metadata()?.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
+}
+
+fn sweep_folder(folder: &Path, before: Timestamp) -> Result<usize> {
     let mut removed = 0;
     for shard in std::fs::read_dir(folder).map_err(Error::file(folder))? {
         let shard = shard.map_err(Error::file(folder))?.path();
@@ -127,7 +133,9 @@ fn sweep_folder(folder: &Path) -> Result<usize> {
         }
         for file in std::fs::read_dir(&shard).map_err(Error::file(&shard))? {
             let file = file.map_err(Error::file(&shard))?;
-            if file.file_name().to_str().is_some_and(is_leftover) {
+            let leftover = file.file_name().to_str().is_some_and(is_leftover);
+            // One that is gone by now was being written.
+            if leftover && written_at(&file).is_ok_and(|at| at <= before) {
                 std::fs::remove_file(file.path()).map_err(Error::file(&file.path()))?;
                 removed += 1;
             }
@@ -191,8 +199,10 @@ mod tests {
         assert_eq!(std::fs::read_dir(&shard).unwrap().count(), 1, "no temporary file stays behind");
         std::fs::write(shard.join(format!("{}#1", &digits[2..])), b"wei").unwrap();
         std::fs::write(shard.join("ffff#12"), b"").unwrap();
-        assert_eq!(artifacts.sweep().await.unwrap(), 2);
-        assert_eq!(artifacts.sweep().await.unwrap(), 0);
+        // Nothing is that old: another process may be writing them.
+        assert_eq!(artifacts.sweep(Timestamp(1_000_000)).await.unwrap(), 0);
+        assert_eq!(artifacts.sweep(Timestamp(i64::MAX)).await.unwrap(), 2);
+        assert_eq!(artifacts.sweep(Timestamp(i64::MAX)).await.unwrap(), 0);
         assert_eq!(artifacts.get(hash).await, Ok(b"weights".to_vec()));
     }
 
@@ -209,7 +219,7 @@ mod tests {
         for task in tasks {
             assert_eq!(task.await.unwrap(), Ok(ContentHash::of(&[7; 100_000])));
         }
-        assert_eq!(artifacts.sweep().await.unwrap(), 0);
+        assert_eq!(artifacts.sweep(Timestamp(i64::MAX)).await.unwrap(), 0);
     }
 
     #[test]

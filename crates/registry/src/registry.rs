@@ -88,6 +88,19 @@ impl Registry {
         Ok(registry)
     }
 
+    /// The same registry, that writes to `store`: another door to the same records.
+    #[must_use]
+    pub fn writing_to(&self, store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            artifacts: Arc::clone(&self.artifacts),
+            clock: Arc::clone(&self.clock),
+            limits: self.limits.clone(),
+            aliases: Arc::clone(&self.aliases),
+            writing: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// The alias table, to be read for each request.
     pub fn aliases(&self) -> Arc<Aliases> {
         Arc::clone(&self.aliases)

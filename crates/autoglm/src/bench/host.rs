@@ -39,6 +39,7 @@ impl Host {
     pub(crate) async fn start(mut settings: Settings) -> Result<Self> {
         let folder = Folder::new()?;
         settings.store.data_dir = folder.0.clone();
+        settings.store.url = Default::default();
         settings.server.listen = "127.0.0.1:0".into();
         settings.train.triggers.enabled = false;
         let stream = crate::demo::bundled_stream(None)?;

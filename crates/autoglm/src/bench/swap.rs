@@ -11,7 +11,7 @@ use std::{
 };
 
 use autoglm_domain::{
-    Clock as _, Error, Event, InteractionId, Result, Store as _, SystemClock, Timestamp, VersionNumber,
+    Clock as _, Error, Event, InteractionId, Result, SystemClock, Timestamp, VersionNumber,
 };
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use autoglm_domain::{Error, Result, SystemClock};
-use autoglm_journal::SqliteStore;
+use autoglm_domain::{Result, Store, SystemClock};
 use autoglm_registry::{ObjectArtifacts, Registry};
 
-use crate::settings::Settings;
+use crate::{database::Database, settings::Settings};
 
 /// Store, artifacts and registry of a data directory.
 pub(super) struct Data {
-    pub(super) store: Arc<SqliteStore>,
+    pub(super) store: Arc<dyn Store>,
+    database: Database,
     pub(super) artifacts: Arc<ObjectArtifacts>,
     pub(super) registry: Registry,
 }
@@ -18,33 +18,26 @@ pub(super) struct Data {
 impl Data {
     /// For looking; a server may be writing.
     pub(super) async fn read(settings: &Settings) -> Result<Self> {
-        let store = SqliteStore::open_read_only(settings.database(), settings.journal.clone()).await?;
-        Self::over(store, settings).await
+        Self::over(Database::open_read_only(settings).await?, settings).await
     }
 
     /// For changing; a server may be writing as well. The directory must be one of ours already.
     pub(super) async fn write(settings: &Settings) -> Result<Self> {
-        let path = settings.database();
-        if !path.is_file() {
-            return Err(Error::not_found(format!("no database at `{}`", path.display()))
-                .with_hint("check the data directory; a server makes the file when it first starts"));
-        }
-        let store = SqliteStore::open(path, settings.journal.clone()).await?;
-        Self::over(store, settings).await
+        Self::over(Database::open_existing(settings).await?, settings).await
     }
 
-    async fn over(store: SqliteStore, settings: &Settings) -> Result<Self> {
-        let store = Arc::new(store);
+    async fn over(database: Database, settings: &Settings) -> Result<Self> {
+        let store = database.store();
         let artifacts = Arc::new(ObjectArtifacts::open(&settings.registry, &settings.store.data_dir)?);
         let registry =
             Registry::open(store.clone(), artifacts.clone(), Arc::new(SystemClock), &settings.registry)
                 .await?;
-        Ok(Self { store, artifacts, registry })
+        Ok(Self { store, database, artifacts, registry })
     }
 
     /// Lets go of the files; an error is that of the last writes.
     pub(super) async fn close(self) -> Result<()> {
-        Ok(self.store.close().await?)
+        self.database.close().await
     }
 }
 

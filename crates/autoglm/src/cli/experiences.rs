@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use autoglm_domain::{ChatMessage, Error, Experience, Result, Role, Store as _};
+use autoglm_domain::{ChatMessage, Error, Experience, Result, Role};
 use clap::{Args, Subcommand};
 
 use crate::{
@@ -20,6 +20,8 @@ use super::{
 
 /// Most characters of a prompt or target in a table.
 const SHOWN: usize = 48;
+/// How long an import waits until no other process leads.
+const TURN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Commands of `experiences`.
 #[derive(Debug, Subcommand)]
@@ -188,7 +190,10 @@ async fn import(args: ImportArgs, settings: &SettingsArgs, printer: &Printer) ->
         }
     };
     let node = Node::open(&settings).await?;
-    let imported = node.memory.import(input, args.keep_going).await.map_err(Error::from);
+    let imported = match node.leads_within(TURN).await {
+        Ok(()) => node.memory.import(input, args.keep_going).await.map_err(Error::from),
+        Err(error) => Err(error),
+    };
     node.close().await;
     let imported = imported?;
     for line in &imported.broken {

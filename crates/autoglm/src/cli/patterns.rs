@@ -1,6 +1,5 @@
 //! `autoglm patterns`
 
-use autoglm_domain::Store as _;
 use clap::{Args, Subcommand};
 
 use crate::printer::{Outcome, Printer, Table, time};

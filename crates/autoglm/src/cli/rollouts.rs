@@ -1,7 +1,7 @@
 //! `autoglm rollouts`
 
 use autoglm_domain::{
-    Error, LiveStage, Outcome as Ruling, PairedEvidence, Rollout, RolloutId, RolloutState, Store as _,
+    Error, LiveStage, Outcome as Ruling, PairedEvidence, Rollout, RolloutId, RolloutState,
 };
 use clap::{Args, Subcommand};
 

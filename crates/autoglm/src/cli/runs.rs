@@ -1,6 +1,6 @@
 //! `autoglm runs`
 
-use autoglm_domain::{RunState, Store as _, TrainingRun, Trigger};
+use autoglm_domain::{RunState, TrainingRun, Trigger};
 use clap::{Args, Subcommand};
 
 use crate::printer::{Outcome, Printer, Table, shortened, time};

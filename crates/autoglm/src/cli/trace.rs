@@ -6,7 +6,7 @@ mod gather;
 mod nearest;
 mod render;
 
-use autoglm_domain::{Error, Event, InteractionId, Result, Store as _};
+use autoglm_domain::{Error, Event, InteractionId, Result};
 use clap::Args;
 
 use crate::printer::{Outcome, Printer};

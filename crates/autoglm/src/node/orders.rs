@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Alias, AliasMove, Error, Result, RunState, Store as _, TrainingRunId};
+use autoglm_domain::{Alias, AliasMove, Error, Result, RunState, TrainingRunId};
 use autoglm_gateway::{Admin, Promotion, Rollback, TrainOrder};
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ impl Admin for Orders {
         let parts = &self.0;
         let run = parts.runner.active().map(|(id, progress)| json!({"run": id, "progress": progress}));
         Ok(json!({
+            "leading": parts.leading.now(),
             "learning": parts.signals.busy(),
             "run": run,
             "resident": parts.residents.known().len(),
@@ -39,8 +40,17 @@ impl Admin for Orders {
         if let Some(reason) = &parts.no_training {
             return Err(Error::conflict(format!("training is off: {reason}")));
         }
+        let busy =
+            |run| Error::conflict(format!("{run} is training already")).with_hint("wait for it to end");
         if let Some((run, _)) = parts.runner.active() {
-            return Err(Error::conflict(format!("{run} is training already")).with_hint("wait for it to end"));
+            return Err(busy(run));
+        }
+        let runs = parts.store.runs().await?;
+        if !parts.leading.now()
+            && let Some(run) =
+                runs.iter().find(|it| matches!(it.state, RunState::Planned | RunState::Running))
+        {
+            return Err(busy(run.id));
         }
         if let Some(rollout) = parts.store.rollouts().await?.iter().find(|rollout| rollout.is_unfinished()) {
             return Err(Error::conflict(format!("{} is being judged", rollout.candidate))
@@ -52,8 +62,11 @@ impl Admin for Orders {
             );
         }
         tracing::info!(by = order.by, reason = order.reason, "a training run was ordered");
-        let before = parts.store.runs().await?.len();
-        parts.signals.request();
+        let before = runs.len();
+        match parts.database.shared() {
+            Some(store) if !parts.leading.now() => store.order_training().await.map_err(Error::from)?,
+            _ => parts.signals.request(),
+        }
         let deadline = tokio::time::Instant::now() + PLANNED_WITHIN;
         while tokio::time::Instant::now() < deadline {
             if let Some(run) = parts.store.runs().await?.get(before) {

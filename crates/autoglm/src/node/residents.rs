@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use autoglm_domain::{
-    AdapterHost as _, Alias, Error, ErrorKind, ModelVersion, Result, RolloutState, Store as _, VersionNumber,
+    AdapterHost as _, Alias, Error, ErrorKind, ModelVersion, Result, RolloutState, VersionNumber,
 };
 use parking_lot::RwLock;
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
+    database_url::DatabaseUrl,
     schema::{OPEN, SECRET},
     sources::{Read, key},
 };
@@ -16,10 +17,13 @@ pub(super) fn toml(read: &Read) -> String {
     text
 }
 
-/// The tree without API keys.
+/// The tree without API keys and passwords.
 pub(super) fn without_secrets(mut tree: Value) -> Value {
     if let Some(keys) = tree.pointer_mut(&format!("/{}", SECRET.replace('.', "/"))) {
         *keys = Value::String(hidden(keys));
+    }
+    if let Some(Value::String(url)) = tree.pointer_mut("/store/url") {
+        *url = DatabaseUrl::from(url.as_str()).to_string();
     }
     super::schema::plain_numbers(&mut tree);
     tree
@@ -47,6 +51,10 @@ fn section(read: &Read, path: &[String], settings: &Map<String, Value>, text: &m
         let line = match value {
             Value::Null => format!("# {name} is not set"),
             value if path.join(".") == SECRET => format!("# {name}: {}{from}", hidden(value)),
+            Value::String(url) if path.join(".") == "store.url" => {
+                let shown = Value::String(DatabaseUrl::from(url.as_str()).to_string());
+                format!("{name} = {}{from}", literal(&shown))
+            }
             value => format!("{name} = {}{from}", literal(value)),
         };
         text.push_str(&line);

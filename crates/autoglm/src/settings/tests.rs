@@ -137,7 +137,8 @@ fn a_file_that_was_named_must_be_there() {
 
 #[test]
 fn what_is_shown_reads_back_and_holds_no_keys() {
-    let text = "[server]\nlisten = \"1.1.1.1:1\"\n[server.keys]\nsk-secret = \"ada\"\n";
+    let text = "[server]\nlisten = \"1.1.1.1:1\"\n[server.keys]\nsk-secret = \"ada\"\n\
+        [store]\nurl = \"postgres://ada:sk-secret@db/loop\"\n";
     let set = ["memory.recall=examples", "journal.max_file_mib=10"];
     let loaded = load(text, &[("AUTOGLM_SERVER__TEMPERATURE", "0.15")], &set).unwrap();
     let shown = show::toml(&loaded);
@@ -153,5 +154,6 @@ fn what_is_shown_reads_back_and_holds_no_keys() {
     let again = load(&shown, &[], &[]).unwrap().settings;
     let mut expected = loaded.settings;
     expected.server.keys = autoglm_gateway::Keys::default();
+    expected.store.url = "postgres://ada:***@db/loop".into();
     assert_eq!(again, expected);
 }

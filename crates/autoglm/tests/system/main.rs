@@ -15,6 +15,7 @@ mod client;
 mod disk;
 mod kill;
 mod ledger;
+mod postgres;
 mod resume;
 mod server;
 mod trace;

@@ -89,3 +89,23 @@ CREATE TABLE alias_moves (
     alias TEXT NOT NULL
 );
 CREATE INDEX alias_moves_alias ON alias_moves (alias, seq);
+
+-- Requests that two versions answered, and looks at rollouts on live traffic.
+
+CREATE TABLE shadow_pairs (
+    first_seq  BIGINT PRIMARY KEY REFERENCES events (seq),
+    id         TEXT NOT NULL UNIQUE,
+    latest_seq BIGINT NOT NULL,
+    rollout    TEXT NOT NULL,
+    gain       DOUBLE PRECISION NOT NULL,  -- how much better the candidate's answer is, -1 to 1
+    distance   DOUBLE PRECISION NOT NULL   -- how much the answers differ, 0 to 1
+);
+CREATE INDEX shadow_pairs_rollout ON shadow_pairs (rollout, first_seq);
+CREATE INDEX shadow_pairs_gain ON shadow_pairs (rollout, gain, first_seq);
+CREATE INDEX shadow_pairs_distance ON shadow_pairs (rollout, distance DESC, first_seq);
+
+CREATE TABLE rollout_progress (
+    seq     BIGINT PRIMARY KEY REFERENCES events (seq),
+    rollout TEXT NOT NULL
+);
+CREATE INDEX rollout_progress_rollout ON rollout_progress (rollout, seq);

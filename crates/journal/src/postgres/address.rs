@@ -115,7 +115,9 @@ mod tests {
         let address = Address::parse(url, &Config::default()).unwrap();
         assert_eq!(address.place(), "db.example:6432/loop");
         assert_eq!(format!("{address:?}"), r#"Address("db.example:6432/loop")"#);
-        for bad in ["postgres://ada:s3cret@:x/", "mysql://ada:s3cret@h/d", "postgres://ada:s3cret@h/d?sslmode=no"] {
+        for bad in
+            ["postgres://ada:s3cret@:x/", "mysql://ada:s3cret@h/d", "postgres://ada:s3cret@h/d?sslmode=no"]
+        {
             let error = Address::parse(bad, &Config::default()).unwrap_err();
             assert!(matches!(error, JournalError::Address { .. }), "{error:?}");
             assert!(!error.to_string().contains("s3cret"), "{error}");

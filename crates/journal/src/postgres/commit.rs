@@ -67,11 +67,12 @@ impl Server {
         let mut connection = self.connected().await?;
         let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
         // Everything below is seen as the last holder of this lock left it.
-        let head: Option<(i64, i64, i64)> = transaction
-            .row("SELECT last_seq, term, txid_current() FROM head FOR UPDATE", &[])
-            .await?;
+        let head: Option<(i64, i64, i64)> =
+            transaction.row("SELECT last_seq, term, txid_current() FROM head FOR UPDATE", &[]).await?;
         let Some((last, term, id)) = head else {
-            return Err(JournalError::Damaged { what: "table `head`".into(), reason: "it is empty".into() }.into());
+            return Err(
+                JournalError::Damaged { what: "table `head`".into(), reason: "it is empty".into() }.into()
+            );
         };
         let leads = term == self.term.load(Ordering::SeqCst);
         let (reached, outcomes) = apply_batch(&mut *transaction, last, leads, appends).await?;

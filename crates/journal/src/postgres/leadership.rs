@@ -27,8 +27,7 @@ const PULSE: Duration = Duration::from_millis(500);
 const PULSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The lock's key beside ours is the table's number, so that two databases or schemas never share it.
-const TRY_LOCK: &str =
-    "SELECT 1::bigint WHERE pg_try_advisory_lock(1634167917, ('head'::regclass::oid::bigint & 2147483647)::int4)";
+const TRY_LOCK: &str = "SELECT 1::bigint WHERE pg_try_advisory_lock(1634167917, ('head'::regclass::oid::bigint & 2147483647)::int4)";
 
 /// Leading, until it is lost or dropped.
 #[derive(Debug)]

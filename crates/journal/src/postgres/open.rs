@@ -70,7 +70,10 @@ async fn check_server(db: &mut PgConnection, address: &Address) -> Result<(), Jo
         return Err(JournalError::NotWritable { reason: format!("`{}` is a standby", address.place()) });
     }
     if fsync == "off" {
-        tracing::warn!(at = address.place(), "Postgres runs with fsync = off: a power cut may lose what was acknowledged");
+        tracing::warn!(
+            at = address.place(),
+            "Postgres runs with fsync = off: a power cut may lose what was acknowledged"
+        );
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use autoglm_domain::{
     Alias, AliasMove, AnswerSource, Error, ErrorKind, Experience, ExperienceId, InteractionId, ModelVersion,
-    Result, Rollout, RolloutId, Store as _, TrainingRunId, VersionNumber,
+    Result, Rollout, RolloutId, TrainingRunId, VersionNumber,
 };
 use autoglm_train::{Role, Snapshot};
 
