@@ -1,6 +1,8 @@
 //! What each event does to the tables: one row in the journal, and its mark on a projection. The same for every engine.
 
-use autoglm_domain::{AliasMove, Assessment, ErrorPattern, Event, Feedback, Id, IdKind, ShadowPair, VersionNumber};
+use autoglm_domain::{
+    AliasMove, Assessment, ErrorPattern, Event, Feedback, Id, IdKind, ShadowPair, VersionNumber,
+};
 
 use crate::{
     JournalError,
@@ -133,8 +135,7 @@ async fn shadow_pair(db: &mut impl Db, seq: i64, it: &ShadowPair) -> Applied {
             latest_seq = excluded.latest_seq, rollout = excluded.rollout, gain = excluded.gain,
             distance = excluded.distance";
     let (id, rollout) = (it.id.to_string(), it.rollout.to_string());
-    let values =
-        [seq.into(), (&id).into(), (&rollout).into(), it.gain().into(), it.diff.distance.into()];
+    let values = [seq.into(), (&id).into(), (&rollout).into(), it.gain().into(), it.diff.distance.into()];
     db.execute(row, &values).await.map(drop)
 }
 

@@ -1,8 +1,6 @@
 //! `autoglm rollouts`
 
-use autoglm_domain::{
-    Error, LiveStage, Outcome as Ruling, PairedEvidence, Rollout, RolloutId, RolloutState,
-};
+use autoglm_domain::{Error, LiveStage, Outcome as Ruling, PairedEvidence, Rollout, RolloutId, RolloutState};
 use clap::{Args, Subcommand};
 
 use crate::printer::{Look, Outcome, Printer, Table, oneline, shortened, time};

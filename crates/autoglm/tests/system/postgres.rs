@@ -31,7 +31,8 @@ async fn within(at_most: Duration, what: &str, known: impl AsyncFn() -> bool) ->
 
 /// The version that answers `champion` on a server.
 async fn champion(server: &Server) -> String {
-    let answer = server.order("/v1/chat/completions", super::server::question("champion", "a question")).await;
+    let answer =
+        server.order("/v1/chat/completions", super::server::question("champion", "a question")).await;
     answer.pointer("/autoglm/version").or(answer.pointer("/choices/0/autoglm/version")).unwrap().to_string()
 }
 
@@ -73,12 +74,14 @@ async fn two_servers_share_a_database() {
     one.order("/v1/autoglm/promote", json!({"version": to, "reason": "test"})).await;
     let took = within(Duration::from_secs(1), "the other", async || champion(&other).await != before).await;
     println!("a promotion is followed after {took:?}");
-    let moved = run(autoglm(&["versions", "promote", if to == "base" { "v1" } else { "base" }, "--data-dir"])
-        .arg(&one_data)
-        .envs(variables.iter().copied()));
+    let moved =
+        run(autoglm(&["versions", "promote", if to == "base" { "v1" } else { "base" }, "--data-dir"])
+            .arg(&one_data)
+            .envs(variables.iter().copied()));
     assert_eq!(moved.code, Some(0), "{}", moved.err);
     for server in [&one, &other] {
-        let took = within(Duration::from_secs(1), "a server", async || champion(server).await == before).await;
+        let took =
+            within(Duration::from_secs(1), "a server", async || champion(server).await == before).await;
         println!("a promotion by the command line is followed after {took:?}");
     }
 

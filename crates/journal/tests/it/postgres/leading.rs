@@ -76,9 +76,7 @@ async fn terms_never_overlap() {
         let mut terms = Vec::new();
         let mut n = process as u64 * 1_000_000;
         while Instant::now() < end {
-            let Ok(mut leadership) =
-                tokio::time::timeout_at(end.into(), store.lead()).await
-            else {
+            let Ok(mut leadership) = tokio::time::timeout_at(end.into(), store.lead()).await else {
                 break;
             };
             terms.push((leadership.term(), leadership.last_seq()));
@@ -116,7 +114,11 @@ async fn terms_never_overlap() {
         let term: i64 = experience.target.parse().unwrap();
         let (place, (_, from)) = begins.iter().enumerate().find(|(_, begin)| begin.0 == term).unwrap();
         let until = begins.get(place + 1).map_or(i64::MAX, |next| next.1);
-        assert!(*from < recorded.seq && recorded.seq <= until, "term {term} wrote {} outside itself", recorded.seq);
+        assert!(
+            *from < recorded.seq && recorded.seq <= until,
+            "term {term} wrote {} outside itself",
+            recorded.seq
+        );
         written += 1;
     }
     assert!(written > 100, "{written} events");

@@ -59,7 +59,11 @@ async fn appends_wait_through_restarts_and_kills_and_none_is_lost_or_doubled() {
             let server = std::sync::Arc::clone(&database.server);
             let restart = move || {
                 let mut server = server.lock();
-                if round % 2 == 0 { server.kill() } else { server.stop() }
+                if round % 2 == 0 {
+                    server.kill()
+                } else {
+                    server.stop()
+                }
                 server.resume();
             };
             tokio::task::spawn_blocking(restart).await.unwrap();

@@ -25,15 +25,22 @@ async fn wrong_password_missing_database_and_nobody_there_are_told_apart() {
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert_eq!(
         error.to_string(),
-        format!("Postgres at `127.0.0.1:{port}/postgres` refuses the login: password authentication failed for user \"loop\"")
+        format!(
+            "Postgres at `127.0.0.1:{port}/postgres` refuses the login: password authentication failed for user \"loop\""
+        )
     );
     let error = refusal(&database.server.lock().url("nowhere")).await;
-    assert_eq!((error.kind(), error.to_string()), (ErrorKind::NotFound, format!("no database at `127.0.0.1:{port}/nowhere`")));
+    assert_eq!(
+        (error.kind(), error.to_string()),
+        (ErrorKind::NotFound, format!("no database at `127.0.0.1:{port}/nowhere`"))
+    );
     assert_eq!(error.hint().unwrap(), "make it with `createdb`; autoglm makes its own tables in it");
     database.server.lock().stop();
     let error = refusal(&database.url).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().starts_with(&format!("Postgres at `127.0.0.1:{port}/postgres` does not answer: ")));
+    assert!(
+        error.to_string().starts_with(&format!("Postgres at `127.0.0.1:{port}/postgres` does not answer: "))
+    );
 }
 
 #[tokio::test]
@@ -153,10 +160,8 @@ impl SmallDisk {
     }
 
     fn grow(&self) {
-        let grown = std::process::Command::new("mount")
-            .args(["-o", "remount,size=256m"])
-            .arg(self.0.path())
-            .status();
+        let grown =
+            std::process::Command::new("mount").args(["-o", "remount,size=256m"]).arg(self.0.path()).status();
         assert!(grown.unwrap().success());
     }
 }

@@ -75,7 +75,8 @@ async fn stores_see_one_another_and_race_for_an_alias() {
     one.append(vec![event::interaction(1), event::version(1), event::version(2)]).await.unwrap();
     other.append(vec![event::feedback(1, 1)]).await.unwrap();
     assert_eq!(one.interaction(id(1)).await.unwrap().feedback.len(), 1);
-    let moves = [(&one, 1), (&other, 2)].map(|(store, to)| store.append(vec![event::alias_move("champion", 0, to)]));
+    let moves =
+        [(&one, 1), (&other, 2)].map(|(store, to)| store.append(vec![event::alias_move("champion", 0, to)]));
     let results = join_all(moves).await;
     assert_eq!(results.iter().filter(|it| it.is_ok()).count(), 1, "{results:?}");
     let refused = results.into_iter().find_map(Result::err).unwrap();
