@@ -18,8 +18,9 @@ const PASSWORD: &str = "p%40ss"; // as it is written in a URL
 /// How long a start or a stop may take on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs the server until its own input ends, so that it goes with the test, however that ends.
-const KEEPER: &str = r#""$@" >>"$LOG" 2>&1 & pid=$!; read -r _; kill -QUIT $pid 2>/dev/null; wait $pid"#;
+/// Runs the server until it ends or its own input does, so that it goes with the test, however that ends.
+const KEEPER: &str = r#"exec 3<&0; "$@" 3<&- >>"$LOG" 2>&1 & pid=$!
+{ read -r _ <&3; kill -QUIT $pid; } >/dev/null 2>&1 & exec 3<&-; wait $pid"#;
 
 /// A server.
 #[derive(Debug)]
@@ -74,6 +75,11 @@ impl PostgresServer {
         self.port
     }
 
+    /// User and group that it runs as, where this process is root's.
+    pub fn user(&self) -> Option<(u32, u32)> {
+        self.user
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap_or_default()
@@ -82,6 +88,10 @@ impl PostgresServer {
     /// Ends it in order; open sessions are ended.
     pub fn stop(&mut self) {
         self.signal("-INT");
+        let begin = Instant::now();
+        while !self.has_ended() && begin.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.gone();
     }
 
@@ -107,12 +117,13 @@ impl PostgresServer {
         let begin = Instant::now();
         self.launch();
         while ready(&self.log()) == before {
-            let ended = self.keeper.as_mut().is_none_or(|it| matches!(it.try_wait(), Ok(Some(_))));
-            assert!(!ended && begin.elapsed() < PATIENCE, "Postgres does not start: {}", self.log());
-            if self.log().ends_with("shut down\n") && begin.elapsed() > Duration::from_millis(200) {
-                self.launch(); // the memory of the killed one was still in use
-            }
+            assert!(begin.elapsed() < PATIENCE, "Postgres does not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
+            if self.has_ended() {
+                // The memory of one that was killed may still have been in use.
+                std::thread::sleep(Duration::from_millis(100));
+                self.launch();
+            }
         }
     }
 
@@ -168,7 +179,11 @@ impl PostgresServer {
         told.expect("kill");
     }
 
-    /// Waits until the keeper, and with it the server, has ended.
+    fn has_ended(&mut self) -> bool {
+        self.keeper.as_mut().is_none_or(|keeper| matches!(keeper.try_wait(), Ok(Some(_))))
+    }
+
+    /// Ends the server, if it runs, and waits until it has ended.
     fn gone(&mut self) {
         if let Some(mut keeper) = self.keeper.take() {
             drop(keeper.stdin.take());

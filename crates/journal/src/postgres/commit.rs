@@ -74,7 +74,8 @@ impl Server {
                 JournalError::Damaged { what: "table `head`".into(), reason: "it is empty".into() }.into()
             );
         };
-        let leads = term == self.term.load(Ordering::SeqCst);
+        // 0 is no term: nobody has led yet, or this process does not.
+        let leads = term != 0 && term == self.term.load(Ordering::SeqCst);
         let (reached, outcomes) = apply_batch(&mut *transaction, last, leads, appends).await?;
         if reached != last {
             let position = reached.to_string();

@@ -45,6 +45,11 @@ impl Bench {
         Self::with(self.store, self.ids, self.config).await
     }
 
+    /// Another memory on the same store, as another process has it.
+    pub(crate) async fn beside(&self) -> Self {
+        Self::with(Arc::clone(&self.store), Arc::clone(&self.ids), self.config.clone()).await
+    }
+
     /// An answer that nothing was said of.
     pub(crate) fn record(&self, prompt: &str, answer: &str) -> InteractionRecord {
         let interaction = Interaction {

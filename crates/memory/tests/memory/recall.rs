@@ -1,6 +1,6 @@
 //! What is recalled.
 
-use autoglm_domain::ChatMessage;
+use autoglm_domain::{ChatMessage, Store as _};
 use autoglm_memory::{Config, Recall, RecallMode, RecallOptions};
 
 use crate::Bench;
@@ -121,4 +121,32 @@ async fn without_embeddings_words_alone_recall() {
     let bench = taught(Config { embedding_share: 0.0, ..Config::default() }).await;
     let found = bench.memory.recall_best(&asked("rain in london"), RecallOptions::default()).unwrap();
     assert_eq!(found.target, "weather");
+}
+
+#[tokio::test]
+async fn what_another_process_remembered_is_recalled_alike_and_taking_it_up_again_changes_nothing() {
+    let bench = taught(Config::default()).await;
+    let other = bench.beside().await;
+    let known = bench.store.events_after(0, 1000).await.unwrap().len() as i64;
+    // Two people change what is believed of a prompt: an experience is made, and others are amended.
+    bench.correct("wake me up at seven", "reminder", "b").await;
+    bench.correct("wake me up at seven", "reminder", "c").await;
+    bench.correct("play some jazz", "music", "a").await;
+    assert_eq!(bench.answer("wake me up at seven").as_deref(), Some("reminder"));
+    assert_eq!(other.answer("wake me up at seven").as_deref(), Some("alarm"));
+    assert_eq!(other.answer("play some jazz"), None);
+    let news = || async {
+        let events = bench.store.events_after(known, 1000).await.unwrap();
+        events.into_iter().map(|recorded| recorded.event).collect::<Vec<_>>()
+    };
+    let written = news().await.len();
+    for _ in 0..2 {
+        other.memory.take_up(news().await).await.unwrap();
+        for prompt in ["wake me up at seven", "play some jazz", "how much money is in my account"] {
+            assert_eq!(other.answer(prompt), bench.answer(prompt), "{prompt}");
+        }
+        assert_eq!(other.memory.stats(), bench.memory.stats());
+        assert_eq!(other.memory.effective(), bench.memory.effective());
+    }
+    assert_eq!(news().await.len(), written, "taking up wrote something");
 }

@@ -104,7 +104,8 @@ async fn rights_encodings_and_characters_that_do_not_do_are_named() {
 #[tokio::test]
 async fn a_full_disk_refuses_appends_and_keeps_what_was_acknowledged() {
     let Some(database) = Database::server() else { return };
-    let Some(small) = SmallDisk::new() else {
+    let user = database.server.lock().user();
+    let Some(small) = SmallDisk::new(user) else {
         println!("left out: no small file system can be mounted here");
         return;
     };
@@ -115,9 +116,13 @@ async fn a_full_disk_refuses_appends_and_keeps_what_was_acknowledged() {
     let store = PostgresStore::connect(&tight, Config::default()).await.unwrap();
     let large = |n: u64| {
         // Text that does not compress.
-        let answer: String = (0..60_000_u64)
-            .map(|at| char::from(b'0' + (at.wrapping_mul(n + 7).wrapping_mul(0x9e37_79b9) >> 13) as u8 % 64))
-            .collect();
+        let mut state = n;
+        let answer: String = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'0' + (state >> 58) as u8)
+        })
+        .take(60_000)
+        .collect();
         Event::Interaction(Box::new(Interaction { answer, ..samples::interaction(n) }))
     };
     let mut written = 0;
@@ -145,18 +150,16 @@ struct SmallDisk(tempfile::TempDir);
 
 #[cfg(target_os = "linux")]
 impl SmallDisk {
-    fn new() -> Option<Self> {
+    fn new(user: Option<(u32, u32)>) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
+        let (uid, gid) = user?;
+        let options = format!("size=32m,mode=0700,uid={uid},gid={gid}");
         let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=32m,mode=0777", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
             .arg(folder.path())
             .stderr(std::process::Stdio::null())
             .status();
-        mounted.is_ok_and(|status| status.success()).then(|| {
-            let inside = folder.path().metadata().unwrap();
-            drop(inside);
-            Self(folder)
-        })
+        mounted.is_ok_and(|status| status.success()).then(|| Self(folder))
     }
 
     fn grow(&self) {
