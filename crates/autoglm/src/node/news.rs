@@ -94,7 +94,9 @@ async fn hear(parts: &Parts, listener: &Listener) {
         loop {
             tokio::select! {
                 () = listener.appended() => return,
-                () = listener.training_ordered(), if parts.leading.now() => parts.signals.request(),
+                () = listener.training_ordered() => if parts.leading.now() {
+                    parts.signals.request();
+                },
             }
         }
     };
