@@ -29,7 +29,8 @@ async fn wrong_password_missing_database_and_nobody_there_are_told_apart() {
             "Postgres at `127.0.0.1:{port}/postgres` refuses the login: password authentication failed for user \"loop\""
         )
     );
-    let error = refusal(&database.server.lock().url("nowhere")).await;
+    let nowhere = database.server.lock().url("nowhere");
+    let error = refusal(&nowhere).await;
     assert_eq!(
         (error.kind(), error.to_string()),
         (ErrorKind::NotFound, format!("no database at `127.0.0.1:{port}/nowhere`"))
