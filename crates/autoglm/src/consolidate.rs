@@ -132,14 +132,23 @@ impl Consolidation {
         }
     }
 
-    /// Puts the version through the gate; a verdict to promote has moved the alias when this returns.
-    pub(crate) async fn prove(&self, parts: &Arc<Parts>, candidate: VersionNumber) -> Result<Verdict> {
+    /// Puts the version through the gate; a verdict to promote has moved the alias when this returns. `None` where the
+    /// version goes on on live traffic.
+    pub(crate) async fn prove(
+        &self,
+        parts: &Arc<Parts>,
+        candidate: VersionNumber,
+    ) -> Result<Option<Verdict>> {
         prove(parts, candidate, self.seed).await
     }
 }
 
 /// Puts `candidate` through the gate against the champion, again where the champion moved meanwhile.
-pub(crate) async fn prove(parts: &Arc<Parts>, candidate: VersionNumber, seed: u64) -> Result<Verdict> {
+pub(crate) async fn prove(
+    parts: &Arc<Parts>,
+    candidate: VersionNumber,
+    seed: u64,
+) -> Result<Option<Verdict>> {
     loop {
         let champion = champion(parts);
         let scan = parts.registry.scan(candidate).await?;
@@ -160,7 +169,12 @@ pub(crate) async fn prove(parts: &Arc<Parts>, candidate: VersionNumber, seed: u6
                     parts.engine.unload(candidate);
                 }
                 tracing::info!(%candidate, %champion, outcome = ?decided.verdict.outcome, "{}", decided.verdict.reason);
-                return Ok(decided.verdict);
+                return Ok(Some(decided.verdict));
+            }
+            Finished::OnTraffic(rollout, verdict) => {
+                parts.traffic.follow(&rollout, parts.settings.rollout.shadow.share);
+                tracing::info!(%candidate, %champion, "on live traffic now: {}", verdict.reason);
+                return Ok(None);
             }
             Finished::Overtaken(_) => parts.registry.refresh().await?,
         }

@@ -112,6 +112,10 @@ async fn due(
     observer: &mut autoglm_train::Observer,
     requested: bool,
 ) -> Result<Option<Trigger>> {
+    // What the next run starts from is being decided.
+    if parts.store.rollouts().await?.iter().any(|rollout| rollout.live().is_some()) {
+        return Ok(None);
+    }
     let config = parts.triggers.config();
     let experiences_at: Vec<_> =
         parts.memory.training_pool().iter().map(|experience| experience.at).collect();

@@ -13,6 +13,7 @@ mod demo_run;
 mod learning_loop;
 mod node;
 mod printer;
+mod proving;
 mod settings;
 mod signals;
 mod starter;

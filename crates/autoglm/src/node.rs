@@ -10,17 +10,19 @@ mod news;
 mod on_demand;
 mod orders;
 mod recall;
-mod residents;
+pub(crate) mod residents;
+pub(crate) mod shadows;
+mod traffic;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use autoglm_domain::{
-    ArtifactStore, Clock, ContentHash, Embedder, Error, Generator, IdSource, InteractionId, Result, Store,
-    SystemClock, SystemIds, Timestamp, Trainer,
+    ArtifactStore, Clock, ContentHash, Embedder, Error, Feedback, Generator, IdSource, InteractionId, Result,
+    Store, SystemClock, SystemIds, Timestamp, Trainer, VersionNumber,
 };
 use autoglm_engine::ServingStats;
-use autoglm_evaluate::Evaluator;
-use autoglm_gateway::{Gateway, MetricsPage};
+use autoglm_evaluate::{Differ, Evaluator, RuleSet};
+use autoglm_gateway::{Gateway, MetricsPage, ShadowRequest};
 use autoglm_memory::Memory;
 use autoglm_registry::{ObjectArtifacts, Registry};
 use autoglm_rollout::{AnswerCache, RolloutRunner};
@@ -37,9 +39,11 @@ use self::{
     duties::{Duties, Leading},
     lock::DataLock,
     news::News,
+    shadows::ShadowQueue,
+    traffic::Traffic,
 };
 pub(crate) use crate::demo_run::demo_run;
-use crate::{database::Database, learning_loop, settings::Settings, signals::Signals};
+use crate::{database::Database, learning_loop, proving::Proving, settings::Settings, signals::Signals};
 
 /// How long answers under way may take once the engine is told to stop.
 const ENGINE_GRACE: Duration = Duration::from_secs(5);
@@ -81,6 +85,10 @@ pub(crate) struct Parts {
     pub(crate) runner: Runner,
     pub(crate) rollouts: RolloutRunner,
     pub(crate) answers: AnswerCache,
+    /// Compares two versions' answers.
+    pub(crate) differ: Differ,
+    pub(crate) traffic: Traffic,
+    pub(crate) proving: Proving,
     pub(crate) residents: Residents,
     pub(crate) signals: Arc<Signals>,
 }
@@ -90,6 +98,7 @@ pub(crate) struct Node {
     pub(crate) registry: Arc<Registry>,
     pub(crate) memory: Arc<Memory>,
     parts: Arc<Parts>,
+    shadows: ShadowQueue,
     tasks: Vec<JoinHandle<()>>,
     /// Those of a process that leads from its start to its end.
     duties: parking_lot::Mutex<Option<Duties>>,
@@ -115,8 +124,17 @@ impl Node {
         };
         tasks.push(tokio::spawn(news::follow(Arc::clone(&parts))));
         tasks.push(tokio::spawn(gauges(Arc::clone(&parts))));
+        let (shadows, waiting) = ShadowQueue::new(parts.settings.rollout.shadow.queue);
+        tasks.push(tokio::spawn(shadows::answer(Arc::clone(&parts), waiting)));
         let (registry, memory) = (Arc::clone(&parts.registry), Arc::clone(&parts.memory));
-        Ok(Arc::new(Self { registry, memory, parts, tasks, duties: parking_lot::Mutex::new(duties) }))
+        Ok(Arc::new(Self {
+            registry,
+            memory,
+            parts,
+            shadows,
+            tasks,
+            duties: parking_lot::Mutex::new(duties),
+        }))
     }
 
     /// Waits until this process does the loop's duties. `Conflict` when it is not its turn within `at_most`.
@@ -153,7 +171,7 @@ impl Node {
             ids: Arc::clone(&parts.ids),
             aliases: Arc::new(aliases::Names(Arc::clone(parts))),
             recall: Arc::new(recall::FromMemory(Arc::clone(&parts.memory))),
-            observer: Arc::new(Bell(Arc::clone(&parts.signals))),
+            observer: Arc::new(Bell { parts: Arc::clone(parts), shadows: self.shadows.clone() }),
             admin: Arc::new(orders::Orders(Arc::clone(parts))),
             metrics: MetricsPage::install().map_err(Error::from)?,
         };
@@ -242,6 +260,8 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         Arc::clone(&ids),
     );
     settings.rollout.check().map_err(Error::from)?;
+    let rules = RuleSet::load(settings.evaluate.safety.rules.as_deref()).map_err(Error::from)?;
+    let differ = Differ::new(settings.evaluate.diff.clone(), rules, Some(Arc::clone(&embedder)));
     let mut runner =
         Runner::new(Arc::clone(&leaders_store), Arc::clone(&artifacts), Arc::clone(&clock), Arc::clone(&ids));
     if settings.train.checkpoint_s > 0.0 {
@@ -254,10 +274,14 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         evaluator: evaluator.map_err(Error::from)?,
         triggers: Triggers::new(settings.train.triggers.clone()).map_err(Error::from)?,
         runner,
-        rollouts: RolloutRunner::new(Arc::clone(&leaders_store), Arc::clone(&clock), Arc::clone(&ids)),
+        rollouts: RolloutRunner::new(Arc::clone(&leaders_store), Arc::clone(&clock), Arc::clone(&ids))
+            .with_policy(&settings.rollout),
         trainer,
         no_training,
         answers: AnswerCache::default(),
+        differ,
+        traffic: Traffic::default(),
+        proving: Proving::default(),
         residents: Residents::default(),
         signals: Arc::default(),
         leading: Leading::default(),
@@ -313,15 +337,28 @@ fn serving_figures(stats: ServingStats) {
     metrics::counter!("autoglm_engine_queue_wait_ms_total").absolute(waited_ms);
 }
 
-/// Wakes the loop when something was recorded.
-struct Bell(Arc<Signals>);
+/// Wakes the loop when something was recorded, and hands on what a candidate on live traffic is judged by.
+struct Bell {
+    parts: Arc<Parts>,
+    shadows: ShadowQueue,
+}
 
 impl autoglm_gateway::Observer for Bell {
-    fn interaction(&self, _id: InteractionId) {
-        self.0.recorded();
+    fn interaction(&self, id: InteractionId) {
+        self.parts.signals.recorded();
+        self.parts.proving.answered(id);
     }
 
-    fn feedback(&self, _feedback: &autoglm_domain::Feedback) {
-        self.0.recorded();
+    fn feedback(&self, feedback: &Feedback) {
+        self.parts.signals.recorded();
+        self.parts.proving.said(feedback.interaction);
+    }
+
+    fn failed(&self, version: VersionNumber, latency_ms: f64) {
+        self.parts.proving.failed(version, latency_ms);
+    }
+
+    fn shadow(&self, request: ShadowRequest) {
+        self.shadows.offer(request);
     }
 }

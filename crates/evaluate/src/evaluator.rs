@@ -196,16 +196,7 @@ impl Evaluator {
 }
 
 fn built_in(config: &Config, embedder: &Arc<dyn Embedder>) -> Result<Vec<Box<dyn Dimension>>, EvaluateError> {
-    let rules = match &config.safety.rules {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| EvaluateError::Unreadable {
-                path: path.display().to_string(),
-                reason: error.to_string(),
-            })?;
-            RuleSet::from_toml(&text)?
-        }
-        None => RuleSet::built_in()?,
-    };
+    let rules = RuleSet::load(config.safety.rules.as_deref())?;
     Ok(vec![
         Box::new(Accuracy::new(config.accuracy.clone(), Arc::clone(embedder))),
         Box::new(Logic::new(config.logic.clone())),

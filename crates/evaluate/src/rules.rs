@@ -90,6 +90,16 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// The rules of a file, or the built-in ones where none is named.
+    pub fn load(path: Option<&std::path::Path>) -> Result<Self, EvaluateError> {
+        let Some(path) = path else { return Self::built_in() };
+        let text = std::fs::read_to_string(path).map_err(|error| EvaluateError::Unreadable {
+            path: path.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Self::from_toml(&text)
+    }
+
     /// Reads a list in TOML. Errors name the rule and the place.
     pub fn from_toml(text: &str) -> Result<Self, EvaluateError> {
         let file: RuleFile = toml::from_str(text)

@@ -59,7 +59,7 @@ fn run_summary(run: &TrainingRun) -> Value {
     summary
 }
 
-fn rollout_summary(rollout: &Rollout) -> Value {
+pub(crate) fn rollout_summary(rollout: &Rollout) -> Value {
     let mut summary = json!({
         "id": rollout.id, "at": rollout.at, "candidate": rollout.candidate.to_string(),
         "champion": rollout.champion.to_string(),
@@ -167,7 +167,7 @@ pub(crate) async fn rollback(
 }
 
 /// The body of an order and who gives it. An order is a JSON object, `{}` at least.
-async fn order(shared: &Shared, arrival: &Arrival, body: Body) -> Result<(Fields, String)> {
+pub(crate) async fn order(shared: &Shared, arrival: &Arrival, body: Body) -> Result<(Fields, String)> {
     shared.principals.check_admin(&arrival.caller)?;
     let fields = Fields::of_body(read_json(body, &shared.gateway.config).await?)?;
     Ok((fields, arrival.caller.principal(None)))

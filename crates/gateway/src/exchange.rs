@@ -19,12 +19,13 @@ use tokio::{
 
 pub(crate) use crate::choice::{Choice, End};
 use crate::{
-    Example, GatewayError, RecallDecision, RecallMode,
+    Example, GatewayError, RecallDecision, RecallMode, Route,
     error::with_hint,
     gateway::{Phase, Shared, Slot},
     intake::Arrival,
     request::{AnswerRequest, Show},
     response_format::fits,
+    shadow::{Shadowed, conversation},
 };
 
 type Result<T> = std::result::Result<T, GatewayError>;
@@ -36,6 +37,10 @@ pub(crate) struct Exchange {
     pub(crate) request: AnswerRequest,
     pub(crate) principal: String,
     pub(crate) version: VersionNumber,
+    /// What answers in its place where it cannot begin.
+    fallback: Option<VersionNumber>,
+    /// What a candidate answers too.
+    pub(crate) shadowed: Option<Shadowed>,
     pub(crate) choices: Vec<Choice>,
     /// The tokens of each prompt, where they are to be shown.
     pub(crate) prompt_tokens: Vec<Vec<PromptToken>>,
@@ -50,15 +55,18 @@ impl Exchange {
         request: AnswerRequest,
     ) -> Result<(Self, Events)> {
         let slot = shared.slot()?;
-        let version = shared.resolve(&request.model)?;
-        let mut events = Events::new(&shared, &arrival);
         let principal = arrival.caller.principal(request.user.as_deref());
+        let conversation = conversation(&principal, arrival.session.as_deref(), &request.prompts);
+        let Route { version, fallback, shadow } = shared.route(&request.model, conversation)?;
+        let mut events = Events::new(&shared, &arrival);
         let mut exchange = Self {
             shared,
             arrival,
             request,
             principal,
             version,
+            fallback,
+            shadowed: shadow.map(Shadowed::new),
             choices: Vec::new(),
             prompt_tokens: Vec::new(),
             _slot: slot,
@@ -71,6 +79,17 @@ impl Exchange {
             }
         }
         Ok((exchange, events))
+    }
+
+    /// Tells that the version failed, where it was the version that did.
+    pub(crate) fn note_failure(&self, error: &GatewayError) {
+        let its_own =
+            matches!(error.kind(), ErrorKind::Internal | ErrorKind::Unavailable | ErrorKind::TimedOut);
+        let other =
+            matches!(error, GatewayError::Stopping | GatewayError::NotRecorded | GatewayError::Busy { .. });
+        if its_own && !other {
+            self.shared.gateway.observer.failed(self.version, self.arrival.elapsed_ms());
+        }
     }
 
     /// Gives up without a record: nobody saw anything.
@@ -222,6 +241,16 @@ impl Exchange {
             examples.clear();
             stream = self.generate(prompt, seed, examples).await;
         }
+        if let (Err(error), Some(fallback)) = (&stream, self.fallback.take())
+            && matches!(error.kind, ErrorKind::Internal | ErrorKind::Unavailable | ErrorKind::NotFound)
+            && error.later.is_none()
+            && self.choices.is_empty()
+        {
+            tracing::warn!(request = %self.arrival.id, version = %self.version, %error, "a candidate did not begin");
+            self.shared.gateway.observer.failed(self.version, self.arrival.elapsed_ms());
+            self.version = fallback;
+            stream = self.generate(prompt, seed, examples).await;
+        }
         let mut stream = stream.map_err(|error| self.engine_error(prompt, &error))?;
         if self.prompt_tokens.len() == prompt && self.request.show != Show::default() {
             stream = self.take_prompt_tokens(prompt, stream).await?;
@@ -231,6 +260,12 @@ impl Exchange {
             Ok(count) => AnswerSource::Examples { count },
         };
         let index = self.add(prompt, seed, source);
+        if index == 0
+            && let Some(mut shadowed) = self.shadowed.take()
+        {
+            shadowed.see(self.input(prompt, examples), &self.request.sampling, seed);
+            self.shadowed = Some(shadowed);
+        }
         events.push(index, stream);
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use autoglm_domain::{Clock, Embedder, ErrorKind, Generator, IdSource, Store, VersionNumber};
+use autoglm_domain::{Clock, Embedder, Error, ErrorKind, Generator, IdSource, Store, VersionNumber};
 use axum::{
     Router,
     extract::Request,
@@ -15,8 +15,9 @@ use axum::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
-    Admin, AliasTable, Config, GatewayError, MetricsPage, Observer, Recall, admin, completions, embeddings,
-    error::with_hint, feedback, health, intake, models, principal::Principals, responses,
+    Admin, AliasTable, Config, GatewayError, MetricsPage, Observer, Recall, Route, admin, completions,
+    embeddings, error::with_hint, feedback, health, intake, models, principal::Principals, responses,
+    rollouts,
 };
 
 /// HTTP over ports. Fill in the ports, then [`Gateway::serve`], or [`Gateway::router`] to put the routes
@@ -98,6 +99,10 @@ impl Shared {
             .route("/v1/autoglm/train", post(admin::train))
             .route("/v1/autoglm/promote", post(admin::promote))
             .route("/v1/autoglm/rollback", post(admin::rollback))
+            .route("/v1/autoglm/rollouts", get(rollouts::list))
+            .route("/v1/autoglm/rollouts/{id}", get(rollouts::one))
+            .route("/v1/autoglm/rollouts/{id}/pairs", get(rollouts::pairs))
+            .route("/v1/autoglm/rollouts/{id}/{action}", post(rollouts::act))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))
             .route("/metrics", get(health::metrics))
@@ -124,10 +129,20 @@ impl Shared {
 
     /// The version behind a model name.
     pub(crate) fn resolve(&self, model: &str) -> Result<VersionNumber, GatewayError> {
-        self.gateway.aliases.resolve(model).map_err(|error| match error.kind {
-            ErrorKind::NotFound | ErrorKind::Invalid => GatewayError::UnknownModel(with_hint(&error)),
-            _ => error.into(),
-        })
+        self.gateway.aliases.resolve(model).map_err(no_version)
+    }
+
+    /// Who answers a request to `model`.
+    pub(crate) fn route(&self, model: &str, conversation: u64) -> Result<Route, GatewayError> {
+        self.gateway.aliases.route(model, conversation).map_err(no_version)
+    }
+}
+
+/// Why a name leads to no version.
+fn no_version(error: Error) -> GatewayError {
+    match error.kind {
+        ErrorKind::NotFound | ErrorKind::Invalid => GatewayError::UnknownModel(with_hint(&error)),
+        _ => error.into(),
     }
 }
 

@@ -63,6 +63,7 @@ mod logprobs;
 mod record;
 mod response_body;
 mod response_events;
+mod shadow;
 mod sse;
 mod whole;
 mod wire;
@@ -74,6 +75,7 @@ mod feedback;
 mod health;
 mod models;
 mod responses;
+mod rollouts;
 
 mod gateway;
 mod intake;
@@ -87,6 +89,6 @@ pub use gateway::Gateway;
 pub use metrics_page::MetricsPage;
 pub use ports::{
     Admin, AliasTable, Example, ModelEntry, ModelKind, Observer, Promotion, Recall, RecallDecision,
-    RecallMode, Rollback, TrainOrder,
+    RecallMode, Rollback, RolloutAction, RolloutOrder, Route, Shadow, ShadowRequest, TrainOrder,
 };
 pub use serve::bind;

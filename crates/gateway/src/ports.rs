@@ -1,8 +1,8 @@
 //! Ports of the gateway that are not in `domain`: model names, recall, the loop's ear, the admin's hand.
 
 use autoglm_domain::{
-    Alias, AliasMove, ChatMessage, ContentHash, ExperienceId, Feedback, InteractionId, Result, Timestamp,
-    TrainingRunId, VersionNumber,
+    Alias, AliasMove, ChatMessage, ContentHash, ExperienceId, Feedback, GenerationInput, Interaction,
+    InteractionId, Result, Rollout, RolloutId, Sampling, Timestamp, TrainingRunId, VersionNumber,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,12 +33,59 @@ pub struct ModelEntry {
     pub hash: Option<ContentHash>,
 }
 
+/// Who answers a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The version that the client hears.
+    pub version: VersionNumber,
+    /// The version that answers in its place where it cannot even begin.
+    pub fallback: Option<VersionNumber>,
+    /// The candidate that answers too, unheard.
+    pub shadow: Option<Shadow>,
+}
+
+impl Route {
+    /// To `version`, and to nobody else.
+    pub fn to(version: VersionNumber) -> Self {
+        Self { version, fallback: None, shadow: None }
+    }
+}
+
+/// A candidate that answers beside the champion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shadow {
+    /// The rollout that asks for it.
+    pub rollout: RolloutId,
+    /// The candidate.
+    pub candidate: VersionNumber,
+}
+
+/// A request whose answer was recorded, for a candidate to answer as well.
+#[derive(Debug, Clone)]
+pub struct ShadowRequest {
+    /// Who answers it.
+    pub shadow: Shadow,
+    /// The prompt as the champion got it, examples from memory included.
+    pub input: GenerationInput,
+    /// How tokens are drawn.
+    pub sampling: Sampling,
+    /// The champion's answer.
+    pub interaction: Interaction,
+}
+
 /// Port: model names to versions.
 pub trait AliasTable: Send + Sync {
     /// The version behind `champion`, another alias, `v3`, the beginning of a hash, `base`, or the served
     /// base model's own name (which means `champion`). Called once a request: must be quick, reading memory.
     /// `NotFound` when there is none, `Invalid` when the name is ambiguous.
     fn resolve(&self, model: &str) -> Result<VersionNumber>;
+
+    /// Who answers a request to `model`. `conversation` is the same for every request of a conversation, and spread
+    /// evenly over all of them: who is chosen by it stays chosen. As quick as `resolve`, and with its errors.
+    fn route(&self, model: &str, conversation: u64) -> Result<Route> {
+        let _ = conversation;
+        self.resolve(model).map(Route::to)
+    }
 
     /// Every name, in the order in which they should be shown.
     fn list(&self) -> Vec<ModelEntry>;
@@ -97,6 +144,17 @@ pub trait Observer: Send + Sync {
 
     /// A piece of feedback is durable.
     fn feedback(&self, feedback: &Feedback);
+
+    /// `version` failed to answer a request, `latency_ms` after it came in. Whatever there is on record of it, it is
+    /// no answer.
+    fn failed(&self, version: VersionNumber, latency_ms: f64) {
+        let _ = (version, latency_ms);
+    }
+
+    /// A candidate is to answer this request too. Whoever has no time for it lets it fall.
+    fn shadow(&self, request: ShadowRequest) {
+        drop(request);
+    }
 }
 
 /// A person's wish for a training run.
@@ -134,6 +192,30 @@ pub struct Rollback {
     pub reason: String,
 }
 
+/// What a person may do with a candidate on live traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolloutAction {
+    /// Holds it where it is.
+    Pause,
+    /// Lets it go on.
+    Resume,
+    /// Stops it without a verdict.
+    Abort,
+}
+
+/// A person's word on a candidate on live traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutOrder {
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// What to do.
+    pub action: RolloutAction,
+    /// Who asks.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// Port: what a person may order through the admin API.
 #[async_trait::async_trait]
 pub trait Admin: Send + Sync {
@@ -147,6 +229,9 @@ pub trait Admin: Send + Sync {
     /// Moves an alias to a version. `NotFound` when there is no such version, `Invalid` when its name is
     /// ambiguous.
     async fn promote(&self, promotion: Promotion) -> Result<AliasMove>;
+
+    /// Holds, releases or stops a candidate on live traffic. `Conflict` where it is not there, or is held already.
+    async fn rollout(&self, order: RolloutOrder) -> Result<Rollout>;
 
     /// Moves an alias back. `Conflict` when there is nothing to go back to.
     async fn rollback(&self, rollback: Rollback) -> Result<AliasMove>;

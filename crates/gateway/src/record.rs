@@ -9,7 +9,7 @@ use autoglm_domain::{
 use tokio::{runtime::Handle, task::JoinHandle, time::timeout_at};
 
 use crate::{
-    GatewayError,
+    GatewayError, ShadowRequest,
     exchange::{Choice, End, Exchange, GRACE, input},
     gateway::Shared,
 };
@@ -26,10 +26,12 @@ impl Exchange {
         if interactions.is_empty() {
             return Ok(());
         }
+        let first = interactions.iter().find(|interaction| interaction.id == self.arrival.id);
+        let shadow = self.shadowed.as_mut().zip(first).and_then(|(shadowed, first)| shadowed.take(first));
         // An answer that was ended at the limit of time is still to be recorded.
         let limit = Duration::from_secs(self.shared.gateway.config.request_timeout_s);
         let deadline = self.arrival.started + limit + GRACE;
-        match timeout_at(deadline, self.shared.append(interactions)).await {
+        match timeout_at(deadline, self.shared.append(interactions, shadow)).await {
             Ok(Ok(Ok(()))) => Ok(()),
             // The append's own task has logged what went wrong.
             Ok(Ok(Err(_)) | Err(_)) => Err(GatewayError::NotRecorded),
@@ -103,7 +105,7 @@ impl Drop for Exchange {
             return;
         }
         match Handle::try_current() {
-            Ok(_) => drop(self.shared.append(interactions)),
+            Ok(_) => drop(self.shared.append(interactions, None)),
             Err(_) => tracing::error!(
                 request = %self.arrival.id,
                 "a cancelled answer was dropped outside of the runtime and is not recorded"
@@ -113,8 +115,12 @@ impl Drop for Exchange {
 }
 
 impl Shared {
-    /// Appends interactions and tells the observer, on a task of its own.
-    fn append(self: &Arc<Self>, mut interactions: Vec<Interaction>) -> JoinHandle<Result<()>> {
+    /// Appends interactions and tells the observer, on a task of its own; `shadow` is handed on then.
+    fn append(
+        self: &Arc<Self>,
+        mut interactions: Vec<Interaction>,
+        shadow: Option<ShadowRequest>,
+    ) -> JoinHandle<Result<()>> {
         let shared = Arc::clone(self);
         let recording = self.recordings.begin();
         tokio::spawn(async move {
@@ -128,7 +134,10 @@ impl Shared {
             let events = interactions.into_iter().map(|i| Event::Interaction(Box::new(i))).collect();
             let result = shared.gateway.store.append(events).await;
             match &result {
-                Ok(()) => ids.iter().for_each(|id| shared.gateway.observer.interaction(*id)),
+                Ok(()) => {
+                    ids.iter().for_each(|id| shared.gateway.observer.interaction(*id));
+                    shadow.into_iter().for_each(|shadow| shared.gateway.observer.shadow(shadow));
+                }
                 Err(error) => {
                     metrics::counter!("autoglm_record_failures_total").increment(1);
                     tracing::error!(request = ?ids.first(), %error, "an answer could not be recorded");

@@ -146,6 +146,7 @@ fn respond_in_pieces(mut exchange: Exchange, mut events: Events) -> Response {
                 Ok(sent) => yield Ok(frames(&sent)),
                 Err(error) => {
                     tracing::warn!(request = %exchange.arrival.id, %error, "a stream broke off");
+                    exchange.note_failure(&error);
                     yield Ok(frames(&[growing.error(&error)]));
                     break;
                 }

@@ -51,6 +51,7 @@ pub(crate) fn respond(mut exchange: Exchange, mut events: Events) -> Response {
                 Ok(frame) => yield Ok::<_, Infallible>(frame),
                 Err(error) => {
                     tracing::warn!(request = %exchange.arrival.id, %error, "a stream broke off");
+                    exchange.note_failure(&error);
                     yield Ok(error_frame(&error));
                     break;
                 }

@@ -30,6 +30,7 @@ pub(crate) async fn respond(mut exchange: Exchange, mut events: Events) -> Resul
 
 /// What ends an answer early: where the answer itself failed there is nothing to record.
 pub(crate) fn give_up(exchange: &mut Exchange, error: GatewayError) -> GatewayError {
+    exchange.note_failure(&error);
     if !matches!(error, GatewayError::TimedOut { .. } | GatewayError::Stopping) {
         exchange.abandon();
     }

@@ -30,6 +30,8 @@ pub struct RolloutPolicy {
     pub alpha: f64,
     /// Most probability that any guard, at any look of any stage, fails a candidate that keeps every limit.
     pub guard_alpha: f64,
+    /// Seconds that an answer is waited for to be judged; then it counts as it is.
+    pub settle_s: u64,
     /// How far a route, a cluster or a principal group may fall on its own, 0 to 1; 1 looks at none of them.
     pub slice_tolerance: f64,
     /// What becomes of a candidate when a stage's time or pairs are used up and nothing is decided.
@@ -102,6 +104,7 @@ impl Default for RolloutPolicy {
             live: false,
             alpha: 0.02,
             guard_alpha: 0.05,
+            settle_s: 60,
             slice_tolerance: 0.1,
             on_inconclusive: OnInconclusive::Inconclusive,
             metrics: metric::defaults(),

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use autoglm_domain::{
-    Alias, AliasMove, Clock, ErrorKind, Event, Id, IdSource, Outcome, Rollout, RolloutState, Store, Verdict,
-    VersionNumber,
+    Alias, AliasMove, Clock, ErrorKind, Event, Id, IdSource, LiveStage, Outcome, Rollout, RolloutState,
+    Store, Verdict, VersionNumber,
 };
 
-use crate::{Decided, Gate, OnTraffic, RolloutError, Scanned, Scanning, Stage, Suites, check_transition};
+use crate::{
+    Decided, Gate, OnTraffic, RolloutError, RolloutPolicy, Scanned, Scanning, Stage, Suites, check_transition,
+};
 
 /// Starts rollouts, one at a time, and cleans up after a crash.
 #[derive(Clone)]
@@ -15,11 +17,15 @@ pub struct RolloutRunner {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
+    /// Where a candidate goes that passed the gate; `None` is to the champion's place.
+    first: Option<LiveStage>,
 }
 
-/// How a rollout ended that was run to the end.
+/// How the way through the gate ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Finished {
+    /// Passed, with this verdict: the candidate goes on on live traffic.
+    OnTraffic(Box<Rollout>, Box<Verdict>),
     /// With a verdict, recorded; a promotion's alias move with it.
     Decided(Box<Decided>),
     /// Without: the champion moved while the gate ran, so that the verdict speaks of a version that no
@@ -39,7 +45,18 @@ pub struct Recovered {
 impl RolloutRunner {
     /// A runner over its ports.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
-        Self { store, clock, ids }
+        Self { store, clock, ids, first: None }
+    }
+
+    /// The same, for candidates that go through what `policy` says after the gate.
+    #[must_use]
+    pub fn with_policy(self, policy: &RolloutPolicy) -> Self {
+        let first = match policy.canary.steps.first() {
+            _ if !policy.live => None,
+            _ if policy.has_shadow() => Some(LiveStage::Shadow),
+            first => first.map(|percent| LiveStage::Canary { step: 0, percent: *percent }),
+        };
+        Self { first, ..self }
     }
 
     /// Records a new rollout. `Conflict` while another is unfinished, `Invalid` when both are one version.
@@ -60,7 +77,8 @@ impl RolloutRunner {
         Stage::begin(Arc::clone(&self.store), rollout).await
     }
 
-    /// The whole way: scan findings, gate, verdict. `consequences` says what else a verdict writes, in the
+    /// The way through the gate: scan findings, gate, verdict. With a live policy a candidate that passed is on live
+    /// traffic then. `consequences` says what else a verdict writes, in the
     /// same append ([`promote_champion`] moves the alias). When the gate gives no verdict, the rollout is
     /// recorded as aborted and the error returned. Dropping the future leaves it to
     /// [`RolloutRunner::recover`].
@@ -90,6 +108,16 @@ impl RolloutRunner {
             Ok(verdict) => verdict,
             Err(error) => return abort(stage, error).await,
         };
+        if verdict.outcome == Outcome::Promote
+            && let Some(first) = self.first
+        {
+            let now = self.clock.now();
+            let rollout = match first {
+                LiveStage::Canary { percent, .. } => stage.canary(percent, now).await?.rollout().clone(),
+                _ => stage.shadow(now).await?.rollout().clone(),
+            };
+            return Ok(Finished::OnTraffic(Box::new(rollout), Box::new(verdict)));
+        }
         let events = consequences(stage.rollout(), &verdict);
         match stage.decide(verdict, events).await {
             Ok(decided) => Ok(Finished::Decided(Box::new(decided))),

@@ -9,7 +9,7 @@ mod options;
 mod stream;
 
 mod answer;
-mod users;
+pub(crate) mod users;
 
 mod budget;
 mod client;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use autoglm_domain::{Alias, Error, Result, Timestamp, VersionNumber};
-use autoglm_gateway::{AliasTable, ModelEntry, ModelKind};
+use autoglm_gateway::{AliasTable, ModelEntry, ModelKind, Route};
 
 use super::Parts;
 
@@ -37,6 +37,15 @@ impl AliasTable for Names {
             [] => Err(Error::not_found(format!("no model `{model}`")).with_hint("GET /v1/models lists them")),
             many => Err(Error::invalid(format!("`{model}` begins the hashes of {} versions", many.len()))),
         }
+    }
+
+    fn route(&self, model: &str, conversation: u64) -> Result<Route> {
+        let version = self.resolve(model)?;
+        // Who names a version or another alias gets it.
+        if model == self.0.model_name || model == "champion" {
+            return Ok(self.0.traffic.route(version, conversation));
+        }
+        Ok(Route::to(version))
     }
 
     fn list(&self) -> Vec<ModelEntry> {

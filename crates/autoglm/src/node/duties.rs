@@ -17,7 +17,7 @@ use autoglm_journal::PostgresStore;
 use tokio::task::JoinSet;
 
 use super::{Parts, residents};
-use crate::{learning_loop, signals::Working};
+use crate::{learning_loop, proving, signals::Working};
 
 /// Wait before the next try where the duties could not begin.
 const RETRY: Duration = Duration::from_secs(2);
@@ -50,6 +50,7 @@ impl Duties {
         let unfinished = recover(parts, &mut tasks).await?;
         tasks.spawn(learning_loop::assess_and_remember(Arc::clone(parts)));
         tasks.spawn(learning_loop::learn(Arc::clone(parts), unfinished));
+        tasks.spawn(proving::prove_live(Arc::clone(parts)));
         parts.leading.set(true);
         Ok(Self { parts: Arc::clone(parts), _tasks: tasks })
     }
@@ -58,6 +59,8 @@ impl Duties {
 impl Drop for Duties {
     fn drop(&mut self) {
         self.parts.leading.set(false);
+        // Who leads next splits the traffic.
+        self.parts.traffic.clear();
     }
 }
 

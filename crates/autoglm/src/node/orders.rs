@@ -2,11 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Alias, AliasMove, Error, Result, RunState, TrainingRunId};
-use autoglm_gateway::{Admin, Promotion, Rollback, TrainOrder};
+use autoglm_domain::{
+    Alias, AliasMove, Error, LiveStage, Result, Rollout, RunState, Timestamp, TrainingRunId,
+};
+use autoglm_gateway::{Admin, Promotion, Rollback, RolloutAction, RolloutOrder, TrainOrder};
+use autoglm_rollout::OnTraffic;
 use serde_json::{Value, json};
 
 use super::{Parts, residents};
+use crate::proving;
 
 /// How long an order to train waits for the run to be planned.
 const PLANNED_WITHIN: Duration = Duration::from_secs(10);
@@ -93,6 +97,19 @@ impl Admin for Orders {
         Ok(moved)
     }
 
+    async fn rollout(&self, order: RolloutOrder) -> Result<Rollout> {
+        let parts = &self.0;
+        let _turn = parts.proving.turn().await;
+        let on_traffic = parts.rollouts.on_traffic().await?.filter(|it| it.rollout().id == order.rollout);
+        let Some(on_traffic) = on_traffic else {
+            return Err(Error::conflict(format!("{} is not on live traffic", order.rollout)));
+        };
+        let rollout = order_on(on_traffic, &order, parts.clock.now()).await?;
+        parts.traffic.follow(&rollout, parts.settings.rollout.shadow.share);
+        tracing::info!(rollout = %rollout.id, action = ?order.action, by = order.by, "a rollout was ordered");
+        Ok(rollout)
+    }
+
     async fn rollback(&self, rollback: Rollback) -> Result<AliasMove> {
         let parts = &self.0;
         let moved = match rollback.version {
@@ -110,5 +127,27 @@ impl Admin for Orders {
         };
         parts.residents.follow(parts).await?;
         Ok(moved)
+    }
+}
+
+/// Does what was ordered. `Conflict` where it cannot be done in this state.
+pub(crate) async fn order_on(at: OnTraffic, order: &RolloutOrder, now: Timestamp) -> Result<Rollout> {
+    match (order.action, at) {
+        (RolloutAction::Pause, at) => proving::pause(at, now, &order.by, &order.reason).await,
+        (RolloutAction::Resume, OnTraffic::Paused(stage)) => Ok(stage.resume(now).await?.rollout().clone()),
+        (RolloutAction::Resume, at) => {
+            Err(Error::conflict(format!("{} is not paused", at.rollout().candidate)))
+        }
+        (RolloutAction::Abort, at) => {
+            let was_watched = at.rollout().live().is_some_and(|live| live.stage == LiveStage::Watch);
+            let mut reason = format!("by {}", order.by);
+            if !order.reason.is_empty() {
+                reason = format!("{reason}: {}", order.reason);
+            }
+            if was_watched {
+                reason.push_str("; it stays champion");
+            }
+            proving::abort(at, reason).await
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use autoglm_domain::*;
 use autoglm_gateway::{
     Admin, AliasTable, ModelEntry, ModelKind, Observer, Promotion, Recall, RecallDecision, RecallMode,
-    Rollback, TrainOrder,
+    Rollback, RolloutOrder, TrainOrder,
 };
 use futures::StreamExt as _;
 
@@ -456,6 +456,9 @@ impl Admin for Obedient {
         let (from, to) = (VersionNumber(3), promotion.version.parse()?);
         let (alias, by, reason) = (promotion.alias, promotion.by, promotion.reason);
         Ok(AliasMove { alias, from, to, at: Timestamp(1), by, reason, rollout: None })
+    }
+    async fn rollout(&self, order: RolloutOrder) -> Result<Rollout> {
+        Err(Error::conflict(format!("{} is not on live traffic", order.rollout)))
     }
     async fn rollback(&self, rollback: Rollback) -> Result<AliasMove> {
         let (from, to) = (VersionNumber(3), VersionNumber(2));

@@ -1,0 +1,178 @@
+//! The candidate's answers that nobody hears: a bounded queue behind the gateway, and what comes of it, pairs.
+//!
+//! The user has the champion's answer by then. A request that finds the queue full is not shadowed; an answer that
+//! takes longer than the policy's deadline has failed. Tool calls are read and carried out by nobody.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use autoglm_domain::{
+    Endpoint, Event, GenerationEvent, GenerationRequest, Generator as _, Id, Interaction, Priority,
+    ShadowAnswer, ShadowPair, ToolCall, Usage,
+};
+use autoglm_gateway::ShadowRequest;
+use futures::StreamExt as _;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+
+use super::Parts;
+
+/// How much longer than the deadline is waited for the engine to say that it passed.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// The end of the queue that the gateway puts requests into.
+#[derive(Debug, Clone)]
+pub(crate) struct ShadowQueue(mpsc::Sender<ShadowRequest>);
+
+impl ShadowQueue {
+    /// A queue of `length` requests and its other end, for [`answer`].
+    pub(crate) fn new(length: usize) -> (Self, mpsc::Receiver<ShadowRequest>) {
+        let (sender, receiver) = mpsc::channel(length.max(1));
+        (Self(sender), receiver)
+    }
+
+    /// Returns at once. Without a place in the queue the request is not shadowed.
+    pub(crate) fn offer(&self, request: ShadowRequest) {
+        let outcome = if self.0.try_send(request).is_ok() { "queued" } else { "dropped" };
+        metrics::counter!("autoglm_shadow_requests_total", "outcome" => outcome).increment(1);
+    }
+}
+
+/// Answers what comes in and records the pairs, until the task is dropped.
+pub(crate) async fn answer(parts: Arc<Parts>, mut queue: mpsc::Receiver<ShadowRequest>) {
+    let places = Arc::new(Semaphore::new(parts.settings.rollout.shadow.concurrency.max(1)));
+    while let Some(request) = queue.recv().await {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let parts = Arc::clone(&parts);
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = pair(&parts, request).await {
+                tracing::warn!(%error, "a pair could not be recorded");
+            }
+        });
+    }
+}
+
+/// The candidate's answer to one request, and the pair on record.
+async fn pair(parts: &Parts, request: ShadowRequest) -> autoglm_domain::Result<()> {
+    let ShadowRequest { shadow, input, sampling, interaction } = request;
+    let deadline = Duration::from_millis(parts.settings.rollout.shadow.deadline_ms);
+    let request = GenerationRequest {
+        timeout: Some(deadline),
+        ..GenerationRequest::new(input, sampling, shadow.candidate).with_priority(Priority::Shadow)
+    };
+    let candidate = generate(parts, request, deadline).await;
+    let champion = answer_of(&interaction);
+    let pair = ShadowPair {
+        id: Id::next(&*parts.ids),
+        at: interaction.at,
+        interaction: interaction.id,
+        rollout: shadow.rollout,
+        diff: parts.differ.diff(&interaction, &champion, &candidate),
+        champion,
+        candidate,
+        preference: None,
+        route: route(&interaction),
+        cluster: None,
+        principal_group: interaction.principal.clone(),
+    };
+    parts.store.append(vec![Event::ShadowPair(Box::new(pair.clone()))]).await?;
+    parts.proving.pair(pair);
+    Ok(())
+}
+
+/// What the candidate answers. Whatever goes wrong is part of the answer.
+async fn generate(parts: &Parts, request: GenerationRequest, deadline: Duration) -> ShadowAnswer {
+    let began = Instant::now();
+    let mut answer = ShadowAnswer {
+        version: request.version,
+        text: String::new(),
+        tool_calls: Vec::new(),
+        finish_reason: None,
+        error: None,
+        usage: Usage::default(),
+        latency_ms: 0.0,
+        first_token_ms: None,
+        scores: BTreeMap::new(),
+        overall: None,
+    };
+    let collected = timeout(deadline + GRACE, collect(parts, request, &mut answer, began)).await;
+    answer.latency_ms = began.elapsed().as_secs_f64() * 1e3;
+    let late = format!("it took longer than {} ms", deadline.as_millis());
+    answer.error = match collected {
+        // The engine ends an answer at its deadline with what there is.
+        Ok(Ok(())) if answer.latency_ms > deadline.as_secs_f64() * 1e3 => Some(late),
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.message),
+        Err(_) => Some(late),
+    };
+    if answer.error.is_some() {
+        answer.finish_reason = None;
+    }
+    answer
+}
+
+async fn collect(
+    parts: &Parts,
+    request: GenerationRequest,
+    answer: &mut ShadowAnswer,
+    began: Instant,
+) -> autoglm_domain::Result<()> {
+    let mut stream = parts.engine.generate(request).await?;
+    while let Some(event) = stream.next().await {
+        let event = event?;
+        if !matches!(event, GenerationEvent::Prompt(_)) {
+            answer.first_token_ms.get_or_insert_with(|| began.elapsed().as_secs_f64() * 1e3);
+        }
+        match event {
+            GenerationEvent::Text { text, .. } => answer.text.push_str(&text),
+            GenerationEvent::ToolCall(piece) => piece.add_to(&mut answer.tool_calls),
+            GenerationEvent::Done { finish_reason, usage } => {
+                answer.finish_reason = Some(finish_reason);
+                answer.usage = usage;
+                return Ok(());
+            }
+            GenerationEvent::Prompt(_) => {}
+        }
+    }
+    Err(autoglm_domain::Error::unavailable("its answer broke off"))
+}
+
+/// The champion's side of a pair. Where it called tools, the text is what stood beside the calls.
+fn answer_of(interaction: &Interaction) -> ShadowAnswer {
+    let turn = interaction.turn.as_ref();
+    ShadowAnswer {
+        version: interaction.version,
+        text: turn.map_or_else(|| interaction.answer.clone(), |turn| turn.content.clone()),
+        tool_calls: turn.map(|turn| turn.tool_calls.clone()).unwrap_or_default(),
+        finish_reason: Some(interaction.finish_reason),
+        error: None,
+        usage: interaction.usage,
+        latency_ms: interaction.latency_ms,
+        first_token_ms: Some(interaction.first_token_ms),
+        scores: BTreeMap::new(),
+        overall: None,
+    }
+}
+
+/// The calls of an answer that users heard.
+pub(crate) fn calls(interaction: &Interaction) -> &[ToolCall] {
+    interaction.turn.as_ref().map_or(&[], |turn| &turn.tool_calls)
+}
+
+/// The kind of a request: the `task` that the client names, else the API call.
+fn route(interaction: &Interaction) -> String {
+    match interaction.metadata.get("task") {
+        Some(task) => task.clone(),
+        None => match interaction.endpoint {
+            Endpoint::Chat => "chat".into(),
+            Endpoint::Completion => "completion".into(),
+            Endpoint::Responses => "responses".into(),
+        },
+    }
+}
