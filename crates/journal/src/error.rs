@@ -268,7 +268,7 @@ impl JournalError {
 }
 
 impl JournalError {
-    /// What a Postgres server reports: https://www.postgresql.org/docs/current/errcodes-appendix.html
+    /// What a Postgres server reports: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
     fn of_postgres(error: &PgDatabaseError) -> Self {
         let reason = error.message().to_owned();
         match error.code() {
