@@ -99,9 +99,8 @@ pub(crate) async fn prove_live(parts: Arc<Parts>) {
     loop {
         let _ = tokio::time::timeout(LOOK, parts.proving.bell.notified()).await;
         let _turn = parts.proving.turn().await;
-        match look(&parts, view.take()).await {
-            Ok(next) => view = next,
-            Err(error) => tracing::warn!(%error, "the candidate on live traffic could not be looked at"),
+        if let Err(error) = look(&parts, &mut view).await {
+            tracing::warn!(%error, "the candidate on live traffic could not be looked at");
         }
     }
 }
@@ -111,47 +110,53 @@ struct View {
     rollout: RolloutId,
     stage: LiveStage,
     analysis: StageAnalysis,
-    /// By the champion's interaction.
+    /// By the champion's interaction; those that count already are gone from here and from `answers`.
     pairs: BTreeMap<InteractionId, ShadowPair>,
-    answers: BTreeSet<InteractionId>,
+    /// Since when they wait.
+    answers: BTreeMap<InteractionId, Timestamp>,
+    /// Of which users said something that may not be assessed yet.
+    said: BTreeSet<InteractionId>,
+    /// Pairs that count already.
+    settled: BTreeSet<InteractionId>,
     recorded: Option<(StageRuling, Timestamp)>,
 }
 
 /// One look: follows the store, settles what came in, and acts on the ruling.
-async fn look(parts: &Arc<Parts>, view: Option<View>) -> Result<Option<View>> {
+async fn look(parts: &Arc<Parts>, view: &mut Option<View>) -> Result<()> {
+    let on_traffic = parts.rollouts.on_traffic().await?;
     let inbox = std::mem::take(&mut *parts.proving.inbox.lock());
-    let Some(on_traffic) = parts.rollouts.on_traffic().await? else {
+    let Some((on_traffic, live)) =
+        on_traffic.and_then(|it| it.rollout().live().copied().map(|live| (it, live)))
+    else {
         parts.traffic.clear();
-        return Ok(None);
+        *view = None;
+        return Ok(());
     };
     let rollout = on_traffic.rollout().clone();
-    let Some(live) = rollout.live().copied() else { return Ok(None) };
     let answering = if live.stage == LiveStage::Watch { rollout.candidate } else { rollout.champion };
     if champion(parts) != answering {
         parts.traffic.clear();
         abort(on_traffic, format!("{} became champion meanwhile", champion(parts))).await?;
-        return Ok(None);
+        return Ok(());
     }
     residents::ensure(parts, rollout.candidate).await?;
     parts.traffic.follow(&rollout, parts.settings.rollout.shadow.share);
     let on_traffic = match on_traffic {
-        OnTraffic::Paused(_) => return Ok(view),
+        OnTraffic::Paused(_) => return Ok(()),
         live => live,
     };
-    let same = view.filter(|view| view.rollout == rollout.id && view.stage == live.stage);
-    let mut view = match same {
-        Some(view) => view,
-        None => View::open(parts, &rollout, live.stage).await?,
+    let view = match view {
+        Some(same) if same.rollout == rollout.id && same.stage == live.stage => same,
+        other => other.insert(View::open(parts, &rollout, live.stage).await?),
     };
     view.take_in(parts, &rollout, inbox).await?;
     let now = parts.clock.now();
     let result = view.analysis.rule(live.spent_ms(now));
     view.record(parts, &result, now).await?;
-    if result.ruling == StageRuling::Wait {
-        return Ok(Some(view));
+    match result.ruling {
+        StageRuling::Wait => Ok(()),
+        _ => act(parts, on_traffic, &result, now).await,
     }
-    act(parts, on_traffic, &result, now).await?;
-    Ok(None)
 }
 
 impl View {
@@ -161,7 +166,9 @@ impl View {
             stage,
             analysis: StageAnalysis::new(&parts.settings.rollout, stage)?,
             pairs: BTreeMap::new(),
-            answers: BTreeSet::new(),
+            answers: BTreeMap::new(),
+            said: BTreeSet::new(),
+            settled: BTreeSet::new(),
             recorded: None,
         };
         if stage == LiveStage::Shadow {
@@ -187,26 +194,33 @@ impl View {
 
     /// Takes in what came, and settles what can be settled.
     async fn take_in(&mut self, parts: &Parts, rollout: &Rollout, inbox: Inbox) -> Result<()> {
+        self.said.extend(inbox.said);
+        while self.said.len() > MOST_OPEN {
+            self.said.pop_first(); // The oldest: ids are in the order of time.
+        }
         if self.stage == LiveStage::Shadow {
-            let pairs = inbox.pairs.into_iter().filter(|pair| pair.rollout == rollout.id);
-            self.pairs.extend(pairs.map(|pair| (pair.interaction, pair)));
-            return self.settle_pairs(parts, &inbox.said).await;
+            let fresh =
+                |pair: &ShadowPair| pair.rollout == rollout.id && !self.settled.contains(&pair.interaction);
+            let pairs: Vec<_> = inbox.pairs.into_iter().filter(fresh).collect();
+            self.pairs.extend(pairs.into_iter().map(|pair| (pair.interaction, pair)));
+            return self.settle_pairs(parts).await;
         }
         for (version, latency_ms) in inbox.failures {
             if let Some(arm) = arm(rollout, version) {
                 self.analysis.push(arm, &Observation::of_failure(latency_ms));
             }
         }
-        self.answers.extend(inbox.answers);
-        self.settle_answers(parts, rollout, &inbox.said).await
+        let now = parts.clock.now();
+        self.answers.extend(inbox.answers.into_iter().map(|id| (id, now)));
+        self.settle_answers(parts, rollout).await
     }
 
     /// Gives pairs to the analysis, oldest first, each once its champion's answer is settled.
-    async fn settle_pairs(&mut self, parts: &Parts, said: &BTreeSet<InteractionId>) -> Result<()> {
+    async fn settle_pairs(&mut self, parts: &Parts) -> Result<()> {
         let due: Vec<InteractionId> = self
             .pairs
             .iter()
-            .filter(|(id, pair)| said.contains(id) || is_over(parts, pair.at, self.pairs.len()))
+            .filter(|(id, pair)| self.said.contains(id) || is_over(parts, pair.at, self.pairs.len()))
             .map(|(id, _)| *id)
             .collect();
         for id in due {
@@ -218,36 +232,34 @@ impl View {
             let judged = judge(parts, pair.clone(), &record).await?;
             parts.store.append(vec![Event::ShadowPair(Box::new(judged.clone()))]).await?;
             self.pairs.remove(&id);
+            self.said.remove(&id);
+            self.settled.insert(id);
             self.analysis.push_pair(&judged);
         }
         Ok(())
     }
 
-    /// The same for answers that users got, of both versions.
-    async fn settle_answers(
-        &mut self,
-        parts: &Parts,
-        rollout: &Rollout,
-        said: &BTreeSet<InteractionId>,
-    ) -> Result<()> {
-        let ids: Vec<InteractionId> = self.answers.iter().copied().collect();
-        for id in ids {
+    /// The same for answers that users got, of both versions. Others are none of this rollout's.
+    async fn settle_answers(&mut self, parts: &Parts, rollout: &Rollout) -> Result<()> {
+        let open = self.answers.len();
+        let due: Vec<InteractionId> = self
+            .answers
+            .iter()
+            .filter(|(id, since)| self.said.contains(id) || is_over(parts, **since, open))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
             let record = match parts.store.interaction(id).await {
-                Err(error) if error.kind == ErrorKind::NotFound => {
-                    self.answers.remove(&id);
-                    continue;
-                }
-                record => record?,
+                Err(error) if error.kind == ErrorKind::NotFound => None,
+                record => Some(record?),
             };
-            let Some(arm) = arm(rollout, record.interaction.version) else {
-                self.answers.remove(&id);
-                continue;
-            };
-            if !said.contains(&id) && !is_over(parts, record.interaction.at, self.answers.len()) {
+            let counted = record.and_then(|it| arm(rollout, it.interaction.version).map(|arm| (arm, it)));
+            if counted.as_ref().is_some_and(|(_, record)| !is_settled(parts, record, open)) {
                 continue;
             }
-            if is_settled(parts, &record, self.answers.len()) {
-                self.answers.remove(&id);
+            self.answers.remove(&id);
+            self.said.remove(&id);
+            if let Some((arm, record)) = counted {
                 self.analysis.push(arm, &observed(parts, &record));
             }
         }

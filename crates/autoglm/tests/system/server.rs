@@ -22,9 +22,9 @@ pub(crate) const QUICK: [(&str, &str); 9] = [
     ("AUTOGLM_TRAIN__CHECKPOINT_S", "0.02"),
     ("AUTOGLM_TRAIN__TRIGGERS__ENABLED", "false"),
     ("AUTOGLM_MEMORY__HELD_OUT_SHARE", "0.3"),
-    ("AUTOGLM_ROLLOUT__MIN_NEW_SKILL_PAIRS", "1"),
-    ("AUTOGLM_ROLLOUT__MAX_NEW_SKILL_PAIRS", "8"),
-    ("AUTOGLM_ROLLOUT__MAX_CLUSTER_PAIRS", "8"),
+    ("AUTOGLM_ROLLOUT__GATE__MIN_NEW_SKILL_PAIRS", "1"),
+    ("AUTOGLM_ROLLOUT__GATE__MAX_NEW_SKILL_PAIRS", "8"),
+    ("AUTOGLM_ROLLOUT__GATE__MAX_CLUSTER_PAIRS", "8"),
 ];
 
 /// The executable (`AUTOGLM_BINARY` names another, such as an optimised one) with nothing of this process's
