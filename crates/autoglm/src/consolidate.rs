@@ -172,7 +172,8 @@ pub(crate) async fn prove(
                 return Ok(Some(decided.verdict));
             }
             Finished::OnTraffic(rollout, verdict) => {
-                parts.traffic.follow(&rollout, parts.settings.rollout.shadow.share);
+                parts.traffic.follow(&rollout);
+                parts.proving.begun();
                 tracing::info!(%candidate, %champion, "on live traffic now: {}", verdict.reason);
                 return Ok(None);
             }

@@ -112,10 +112,6 @@ async fn due(
     observer: &mut autoglm_train::Observer,
     requested: bool,
 ) -> Result<Option<Trigger>> {
-    // What the next run starts from is being decided.
-    if parts.store.rollouts().await?.iter().any(|rollout| rollout.live().is_some()) {
-        return Ok(None);
-    }
     let config = parts.triggers.config();
     let experiences_at: Vec<_> =
         parts.memory.training_pool().iter().map(|experience| experience.at).collect();
@@ -127,7 +123,10 @@ async fn due(
         patterns: &parts.store.patterns().await?,
         experiences_at: &experiences_at,
     });
-    Ok(parts.triggers.due(&observation))
+    let Some(trigger) = parts.triggers.due(&observation) else { return Ok(None) };
+    // While a candidate is on live traffic, what the next run starts from is being decided.
+    let deciding = parts.store.rollouts().await?.iter().any(|rollout| rollout.live().is_some());
+    Ok((!deciding).then_some(trigger))
 }
 
 /// The version that answers users.

@@ -280,7 +280,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         no_training,
         answers: AnswerCache::default(),
         differ,
-        traffic: Traffic::default(),
+        traffic: Traffic::new(settings.rollout.shadow.share),
         proving: Proving::default(),
         residents: Residents::default(),
         signals: Arc::default(),

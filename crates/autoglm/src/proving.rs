@@ -18,7 +18,7 @@ use autoglm_domain::{
 };
 use autoglm_evaluate::record_of_candidate;
 use autoglm_rollout::{
-    Arm, Decidable, Observation, OnInconclusive, OnLive, OnTraffic, Stage, StageAnalysis, StageResult,
+    Arm, BeforeWatch, Decidable, Observation, OnInconclusive, OnTraffic, Stage, StageAnalysis, StageResult,
     promote_champion,
 };
 use parking_lot::Mutex;
@@ -31,6 +31,8 @@ use crate::{
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same while no candidate is on live traffic; one that comes there rings.
+const IDLE: Duration = Duration::from_secs(2);
 /// Time between two looks on record, as long as they come to the same.
 const RECORD_MS: i64 = 10_000;
 /// Latest answers among which the champion's are looked for once it answers nobody any more.
@@ -56,6 +58,11 @@ struct Inbox {
 }
 
 impl Proving {
+    /// A candidate came on live traffic.
+    pub(crate) fn begun(&self) {
+        self.bell.notify_one();
+    }
+
     /// A pair is on record.
     pub(crate) fn pair(&self, pair: ShadowPair) {
         self.inbox.lock().pairs.push(pair);
@@ -97,7 +104,8 @@ impl Proving {
 pub(crate) async fn prove_live(parts: Arc<Parts>) {
     let mut view = None;
     loop {
-        let _ = tokio::time::timeout(LOOK, parts.proving.bell.notified()).await;
+        let pause = if view.is_some() { LOOK } else { IDLE };
+        let _ = tokio::time::timeout(pause, parts.proving.bell.notified()).await;
         let _turn = parts.proving.turn().await;
         if let Err(error) = look(&parts, &mut view).await {
             tracing::warn!(%error, "the candidate on live traffic could not be looked at");
@@ -140,7 +148,7 @@ async fn look(parts: &Arc<Parts>, view: &mut Option<View>) -> Result<()> {
         return Ok(());
     }
     residents::ensure(parts, rollout.candidate).await?;
-    parts.traffic.follow(&rollout, parts.settings.rollout.shadow.share);
+    parts.traffic.follow(&rollout);
     let on_traffic = match on_traffic {
         OnTraffic::Paused(_) => return Ok(()),
         live => live,
@@ -387,7 +395,7 @@ async fn advance(parts: &Arc<Parts>, at: OnTraffic, reason: &str, now: Timestamp
     let steps = &parts.settings.rollout.canary.steps;
     match at {
         OnTraffic::Shadow(stage) => match steps.first() {
-            Some(percent) => follow(parts, stage.canary(*percent, now).await?.rollout()),
+            Some(percent) => parts.traffic.follow(stage.canary(*percent, now).await?.rollout()),
             None => promote(parts, stage, reason, now).await?,
         },
         OnTraffic::Canary(stage) => {
@@ -396,7 +404,7 @@ async fn advance(parts: &Arc<Parts>, at: OnTraffic, reason: &str, now: Timestamp
                 _ => steps.len(),
             };
             match steps.get(done + 1) {
-                Some(percent) => follow(parts, stage.next_step(*percent, now).await?.rollout()),
+                Some(percent) => parts.traffic.follow(stage.next_step(*percent, now).await?.rollout()),
                 None => promote(parts, stage, reason, now).await?,
             }
         }
@@ -408,59 +416,28 @@ async fn advance(parts: &Arc<Parts>, at: OnTraffic, reason: &str, now: Timestamp
     Ok(())
 }
 
-fn follow(parts: &Parts, rollout: &Rollout) {
-    parts.traffic.follow(rollout, parts.settings.rollout.shadow.share);
-}
-
-/// A stage from which a candidate may become champion and be watched.
-trait Promotable: Sized {
-    async fn watch(
-        self,
-        now: Timestamp,
-        moves: Vec<Event>,
-    ) -> std::result::Result<(), (OnTraffic, autoglm_domain::Error)>;
-}
-
-macro_rules! promotable {
-    ($($stage:ident),*) => {$(
-        impl Promotable for Stage<autoglm_rollout::$stage> {
-            async fn watch(
-                self,
-                now: Timestamp,
-                moves: Vec<Event>,
-            ) -> std::result::Result<(), (OnTraffic, autoglm_domain::Error)> {
-                let watched = self.promote(now, moves).await;
-                watched.map(drop).map_err(|(stage, error)| (OnTraffic::$stage(*stage), error.into()))
-            }
-        }
-    )*};
-}
-promotable!(Shadow, Canary);
-
 /// The candidate becomes champion: watched where the policy has a window, for good where it has none.
-async fn promote<S>(parts: &Arc<Parts>, stage: Stage<S>, reason: &str, now: Timestamp) -> Result<()>
-where
-    S: OnLive + Decidable,
-    Stage<S>: Promotable,
-{
+async fn promote<S: Decidable + BeforeWatch>(
+    parts: &Arc<Parts>,
+    stage: Stage<S>,
+    reason: &str,
+    now: Timestamp,
+) -> Result<()> {
     let verdict = verdict(Outcome::Promote, reason, now);
     let moves = promote_champion(stage.rollout(), &verdict);
     if parts.settings.rollout.watch.window_s == 0 {
         return decide(parts, stage, verdict, moves).await;
     }
-    match stage.watch(now, moves).await {
-        Ok(()) => {
-            parts.residents.follow(parts).await?;
+    match stage.promote(now, moves).await {
+        Ok(_) => parts.residents.follow(parts).await?,
+        Err((stage, error)) if error.kind() == ErrorKind::Conflict => {
             parts.traffic.clear();
-            Ok(())
+            stage.abort(format!("its promotion came too late: {error}")).await?;
         }
-        Err((stage, error)) if error.kind == ErrorKind::Conflict => {
-            parts.traffic.clear();
-            abort(stage, format!("its promotion came too late: {error}")).await?;
-            Ok(())
-        }
-        Err((_, error)) => Err(error),
+        Err((_, error)) => return Err(error.into()),
     }
+    parts.traffic.clear();
+    Ok(())
 }
 
 /// Ends the rollout, and serves what the aliases say from then on.
@@ -472,7 +449,7 @@ async fn decide<S: Decidable>(
 ) -> Result<()> {
     match stage.decide(verdict, moves).await {
         Ok(_) => {}
-        Err((stage, error)) if autoglm_domain::Error::from(error.clone()).kind == ErrorKind::Conflict => {
+        Err((stage, error)) if error.kind() == ErrorKind::Conflict => {
             stage.abort(format!("its verdict came too late: {error}")).await?;
         }
         Err((_, error)) => return Err(error.into()),

@@ -25,7 +25,8 @@ pub use self::{adapter::DeviceAdapter, arena::DevicePage};
 use self::{arena::Arena, layout::Sequence, weights::DeviceWeights};
 use crate::{
     ComputeDevice, Decoder, EngineError, Model, PAGE_TOKENS, PagedCache, Result, SequenceStep, ServingConfig,
-    WantedLogits, WeightFormat, kernels::AttentionShape, rope::rope_frequencies, score::CHUNK,
+    WantedLogits, WeightFormat, kernels::AttentionShape, model::check_tokens, rope::rope_frequencies,
+    score::CHUNK,
 };
 
 /// A model's base weights on a device, and room for the keys and values of its sequences.
@@ -86,22 +87,8 @@ impl AcceleratedModel {
 
     /// Checks a step as the CPU's model does, and adds the pages that its caches lack.
     fn check(&self, batch: &mut [Sequence<'_>], arena: &Arena) -> Result<()> {
-        let config = self.model.config();
         for sequence in batch.iter() {
-            if sequence.tokens.is_empty() {
-                return Err(EngineError::Request("a sequence of a step has no tokens".into()));
-            }
-            let (tokens, limit) =
-                (sequence.cache.tokens() + sequence.tokens.len(), config.max_position_embeddings);
-            if tokens > limit {
-                return Err(EngineError::PromptTooLong { tokens, limit });
-            }
-            let size = config.vocab_size;
-            if let Some(token) = sequence.tokens.iter().find(|&&token| token as usize >= size) {
-                return Err(EngineError::Request(format!(
-                    "token {token} is not in the vocabulary of {size}"
-                )));
-            }
+            check_tokens(self.model.config(), sequence.cache.tokens(), sequence.tokens)?;
         }
         for sequence in batch {
             sequence.cache.grow(sequence.tokens.len(), || arena.page());

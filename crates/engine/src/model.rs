@@ -60,6 +60,34 @@ pub enum WantedLogits {
     All,
 }
 
+impl WantedLogits {
+    /// How many rows of logits that is for a sequence of `new` tokens.
+    pub(crate) fn rows(self, new: usize) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Last => 1,
+            Self::All => new,
+        }
+    }
+}
+
+/// Checks a sequence's part of a step: `tokens` behind a cache of `before`. `Request` when there are none or one is not
+/// in the vocabulary, `PromptTooLong` when the context overflows.
+pub(crate) fn check_tokens(config: &ModelConfig, before: usize, tokens: &[u32]) -> Result<()> {
+    if tokens.is_empty() {
+        return Err(EngineError::Request("a sequence of a step has no tokens".into()));
+    }
+    let (total, limit) = (before + tokens.len(), config.max_position_embeddings);
+    if total > limit {
+        return Err(EngineError::PromptTooLong { tokens: total, limit });
+    }
+    let size = config.vocab_size;
+    match tokens.iter().find(|&&token| token as usize >= size) {
+        Some(token) => Err(EngineError::Request(format!("token {token} is not in the vocabulary of {size}"))),
+        None => Ok(()),
+    }
+}
+
 /// Rows of a step that belong to one adapter.
 struct Group<'a> {
     rows: Range<usize>,
@@ -208,24 +236,7 @@ impl Model {
     /// Checks a step, and adds the pages that its caches lack.
     fn check(&self, batch: &mut [SequenceInput<'_>]) -> Result<()> {
         for sequence in batch.iter() {
-            if sequence.tokens.is_empty() {
-                return Err(EngineError::Request("a sequence of a step has no tokens".into()));
-            }
-            let total = sequence.cache.tokens() + sequence.tokens.len();
-            if total > self.config.max_position_embeddings {
-                return Err(EngineError::PromptTooLong {
-                    tokens: total,
-                    limit: self.config.max_position_embeddings,
-                });
-            }
-            if let Some(token) =
-                sequence.tokens.iter().find(|&&token| token as usize >= self.config.vocab_size)
-            {
-                let size = self.config.vocab_size;
-                return Err(EngineError::Request(format!(
-                    "token {token} is not in the vocabulary of {size}"
-                )));
-            }
+            check_tokens(&self.config, sequence.cache.tokens(), sequence.tokens)?;
         }
         for sequence in batch {
             sequence.cache.grow(sequence.tokens.len(), || self.new_page());
@@ -375,11 +386,7 @@ impl Model {
     /// Final norm and output matrix over the wanted rows.
     fn logits(&self, x: &[f32], batch: &[SequenceInput<'_>], order: &[usize], starts: &[usize]) -> Vec<f32> {
         let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
-        let wanted = |sequence: &SequenceInput<'_>| match sequence.logits {
-            WantedLogits::None => 0,
-            WantedLogits::Last => 1,
-            WantedLogits::All => sequence.tokens.len(),
-        };
+        let wanted = |sequence: &SequenceInput<'_>| sequence.logits.rows(sequence.tokens.len());
         // Where each sequence's logits go in the caller's order.
         let mut places = Vec::with_capacity(batch.len());
         let mut total = 0;

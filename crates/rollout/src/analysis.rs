@@ -182,9 +182,7 @@ impl StageAnalysis {
         }
         let all = || metrics.iter().zip(&self.comparisons);
         let unproven = all().find(|(evidence, comparison)| {
-            comparison.metric.role == MetricRole::Improve
-                && is_shown_in(&self.policy, &self.stage)
-                && evidence.status != MetricStatus::Shown
+            self.is_gain(comparison) && evidence.status != MetricStatus::Shown
         });
         if let Some((evidence, comparison)) = unproven {
             return Some(sentence::unproven(comparison, evidence));

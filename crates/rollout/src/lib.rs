@@ -51,7 +51,7 @@ pub use config::GateConfig;
 pub use error::RolloutError;
 pub use gate::Gate;
 pub use judge::{ClusterPlan, Judge, Part, Ruling};
-pub use live::{Canary, OnLive, OnTraffic, Paused, Shadow, Watch};
+pub use live::{BeforeWatch, Canary, OnLive, OnTraffic, Paused, Shadow, Watch};
 pub use mean::MeanSequence;
 pub use metric::{Better, MetricConfig, MetricRole};
 pub use observation::{Arm, Observation, Said};

@@ -47,6 +47,11 @@ impl OnLive for Shadow {}
 impl OnLive for Canary {}
 impl OnLive for Watch {}
 
+/// Marker trait: the watch may follow.
+pub trait BeforeWatch {}
+impl BeforeWatch for Shadow {}
+impl BeforeWatch for Canary {}
+
 /// A rollout on live traffic, whichever stage it is in.
 #[derive(Debug)]
 pub enum OnTraffic {
@@ -106,15 +111,6 @@ impl Stage<Shadow> {
     pub async fn canary(self, percent: f64, now: Timestamp) -> Result<Stage<Canary>, RolloutError> {
         self.enter(LiveStage::Canary { step: 0, percent }, now, Vec::new()).await.map_err(|(_, error)| error)
     }
-
-    /// The shadow is passed and the policy has no steps: the watch begins, as after the last step of a canary.
-    pub async fn promote(
-        self,
-        now: Timestamp,
-        consequences: Vec<Event>,
-    ) -> Result<Stage<Watch>, (Box<Self>, RolloutError)> {
-        self.enter(LiveStage::Watch, now, consequences).await
-    }
 }
 
 impl Stage<Canary> {
@@ -126,9 +122,11 @@ impl Stage<Canary> {
         };
         self.enter(LiveStage::Canary { step, percent }, now, Vec::new()).await.map_err(|(_, error)| error)
     }
+}
 
-    /// The last step is passed: the watch begins, in one append with `consequences` (the alias move). On
-    /// `Conflict` nothing was recorded and the stage comes back.
+impl<S: BeforeWatch> Stage<S> {
+    /// The last step is passed, or the shadow where the policy has no steps: the watch begins, in one append with
+    /// `consequences` (the alias move). On `Conflict` nothing was recorded and the stage comes back.
     pub async fn promote(
         self,
         now: Timestamp,

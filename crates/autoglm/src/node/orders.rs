@@ -105,7 +105,7 @@ impl Admin for Orders {
             return Err(Error::conflict(format!("{} is not on live traffic", order.rollout)));
         };
         let rollout = order_on(on_traffic, &order, parts.clock.now()).await?;
-        parts.traffic.follow(&rollout, parts.settings.rollout.shadow.share);
+        parts.traffic.follow(&rollout);
         tracing::info!(rollout = %rollout.id, action = ?order.action, by = order.by, "a rollout was ordered");
         Ok(rollout)
     }
@@ -131,7 +131,7 @@ impl Admin for Orders {
 }
 
 /// Does what was ordered. `Conflict` where it cannot be done in this state.
-pub(crate) async fn order_on(at: OnTraffic, order: &RolloutOrder, now: Timestamp) -> Result<Rollout> {
+async fn order_on(at: OnTraffic, order: &RolloutOrder, now: Timestamp) -> Result<Rollout> {
     match (order.action, at) {
         (RolloutAction::Pause, at) => proving::pause(at, now, &order.by, &order.reason).await,
         (RolloutAction::Resume, OnTraffic::Paused(stage)) => Ok(stage.resume(now).await?.rollout().clone()),

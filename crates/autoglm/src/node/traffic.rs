@@ -6,9 +6,11 @@ use autoglm_rollout::sticky;
 use parking_lot::RwLock;
 
 /// The split in force; nothing is split where there is none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Traffic {
     split: RwLock<Option<Split>>,
+    /// Of the conversations, 0 to 1.
+    shadow_share: f64,
 }
 
 /// One candidate's part of the traffic.
@@ -26,12 +28,19 @@ struct Split {
 }
 
 impl Traffic {
+    /// Nothing is split yet; a shadow will get `shadow_share` of the conversations.
+    pub(crate) fn new(shadow_share: f64) -> Self {
+        Self { split: RwLock::default(), shadow_share }
+    }
+
     /// Splits as `rollout` says; not at all where it is decided, or its candidate is champion already. A rollout that
     /// is paused keeps the conversations of its canary where they are, and is not shadowed.
-    pub(crate) fn follow(&self, rollout: &Rollout, shadow_share: f64) {
+    pub(crate) fn follow(&self, rollout: &Rollout) {
         let paused = matches!(rollout.state, RolloutState::Paused { .. });
         let part = match rollout.live() {
-            Some(Live { stage: LiveStage::Shadow, .. }) if !paused => Some((100.0 * shadow_share, false)),
+            Some(Live { stage: LiveStage::Shadow, .. }) if !paused => {
+                Some((100.0 * self.shadow_share, false))
+            }
             Some(Live { stage: LiveStage::Canary { percent, .. }, .. }) => Some((*percent, true)),
             _ => None,
         };
@@ -96,13 +105,13 @@ mod tests {
 
     #[test]
     fn each_stage_has_its_share_and_the_end_has_none() {
-        let traffic = Traffic::default();
+        let traffic = Traffic::new(0.1);
         assert_eq!(counts(&traffic), (0, 0));
-        traffic.follow(&rollout(live(LiveStage::Shadow)), 0.1);
+        traffic.follow(&rollout(live(LiveStage::Shadow)));
         let (heard, shadowed) = counts(&traffic);
         assert!(heard == 0 && (150..250).contains(&shadowed), "{heard} {shadowed}");
         let canary = live(LiveStage::Canary { step: 1, percent: 25.0 });
-        traffic.follow(&rollout(canary.clone()), 0.1);
+        traffic.follow(&rollout(canary.clone()));
         let (heard, shadowed) = counts(&traffic);
         assert!((430..570).contains(&heard) && shadowed == 0, "{heard} {shadowed}");
         // Another version that became champion meanwhile is not split.
@@ -110,13 +119,14 @@ mod tests {
         let RolloutState::Live(where_it_was) = canary else { unreachable!() };
         let by = || ("ada".to_owned(), "lunch".to_owned());
         let paused = |live, (by, reason)| RolloutState::Paused { live, since: Timestamp(2), by, reason };
-        traffic.follow(&rollout(paused(where_it_was, by())), 0.1);
+        traffic.follow(&rollout(paused(where_it_was, by())));
         assert_eq!(counts(&traffic), (heard, 0), "a pause sends nobody elsewhere");
-        traffic.follow(&rollout(paused(Live::begin(LiveStage::Shadow, Timestamp(1)), by())), 1.0);
-        assert_eq!(counts(&traffic), (0, 0));
-        traffic.follow(&rollout(live(LiveStage::Canary { step: 4, percent: 100.0 })), 0.1);
+        let everyone = Traffic::new(1.0);
+        everyone.follow(&rollout(paused(Live::begin(LiveStage::Shadow, Timestamp(1)), by())));
+        assert_eq!(counts(&everyone), (0, 0));
+        traffic.follow(&rollout(live(LiveStage::Canary { step: 4, percent: 100.0 })));
         assert_eq!(counts(&traffic).0, 2000);
-        traffic.follow(&rollout(live(LiveStage::Watch)), 0.1);
+        traffic.follow(&rollout(live(LiveStage::Watch)));
         assert_eq!(counts(&traffic), (0, 0));
     }
 }

@@ -53,7 +53,7 @@ async fn begin(host: &Host, [champion, candidate]: [VersionNumber; 2]) -> Rollou
         true => stage.shadow(parts.clock.now()).await.unwrap().rollout().clone(),
         false => stage.canary(50.0, parts.clock.now()).await.unwrap().rollout().clone(),
     };
-    parts.traffic.follow(&rollout, parts.settings.rollout.shadow.share);
+    parts.traffic.follow(&rollout);
     rollout.id
 }
 

@@ -13,7 +13,7 @@ use super::{
     layout::{Group, Layout, Sequence, Shape},
     weights::{DeviceLayer, DeviceLinear},
 };
-use crate::{EngineError, Result, WantedLogits, adapter::Slot};
+use crate::{EngineError, Result, adapter::Slot};
 
 impl AcceleratedModel {
     /// Runs the new tokens of every sequence through the model, appending to the caches, whose pages are of `arena`.
@@ -154,11 +154,7 @@ impl AcceleratedModel {
     /// Final norm and output matrix over the wanted rows.
     fn logits(&self, x: &Tensor, batch: &[Sequence<'_>], layout: &Layout<'_>) -> Result<Vec<f32>> {
         let (vocab, eps) = (self.vocab(), self.model.config().rms_norm_eps);
-        let wanted = |sequence: &Sequence<'_>| match sequence.logits {
-            WantedLogits::None => 0,
-            WantedLogits::Last => 1,
-            WantedLogits::All => sequence.tokens.len(),
-        };
+        let wanted = |sequence: &Sequence<'_>| sequence.logits.rows(sequence.tokens.len());
         // Where each sequence's logits go in the caller's order.
         let mut places = Vec::with_capacity(batch.len());
         let mut total = 0;
