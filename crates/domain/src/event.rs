@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AliasMove, Assessment, ErrorPattern, Experience, ExperienceAmendment, Feedback, Interaction,
-    ModelVersion, Rollout, RolloutProgress, ShadowPair, TrainingRun,
+    ModelVersion, Rollout, RolloutProgress, ShadowPair, Timestamp, TrainingRun,
 };
 
 /// One thing that happened. Appending events is the only way that the store changes.
@@ -53,6 +53,45 @@ impl Event {
             Self::ShadowPair(_) => "shadow_pair",
             Self::RolloutProgress(_) => "rollout_progress",
             Self::AliasMoved(_) => "alias_moved",
+        }
+    }
+}
+
+impl Event {
+    /// When it happened; a pattern is as old as its latest failure.
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Interaction(it) => it.at,
+            Self::Feedback(it) => it.at,
+            Self::Assessment(it) => it.at,
+            Self::Pattern(it) => it.last_at,
+            Self::Experience(it) => it.at,
+            Self::ExperienceAmended(it) => it.at,
+            Self::Run(it) => it.at,
+            Self::Version(it) => it.at,
+            Self::Rollout(it) => it.at,
+            Self::ShadowPair(it) => it.at,
+            Self::RolloutProgress(it) => it.at,
+            Self::AliasMoved(it) => it.at,
+        }
+    }
+
+    /// What it says as JSON for readers outside, who get no embeddings and centroids: the lists are empty.
+    pub fn data(&self) -> serde_json::Result<serde_json::Value> {
+        use serde_json::to_value;
+        match self {
+            Self::Interaction(it) => to_value(it),
+            Self::Feedback(it) => to_value(it),
+            Self::Assessment(it) => to_value(it),
+            Self::Pattern(it) => to_value(ErrorPattern { centroid: Vec::new(), ..it.clone() }),
+            Self::Experience(it) => to_value(Experience { embedding: Vec::new(), ..(**it).clone() }),
+            Self::ExperienceAmended(it) => to_value(it),
+            Self::Run(it) => to_value(it),
+            Self::Version(it) => to_value(it),
+            Self::Rollout(it) => to_value(it),
+            Self::ShadowPair(it) => to_value(it),
+            Self::RolloutProgress(it) => to_value(it),
+            Self::AliasMoved(it) => to_value(it),
         }
     }
 }

@@ -14,6 +14,7 @@ mod experience;
 mod feedback;
 mod id;
 mod interaction;
+mod mirror;
 mod ports;
 mod rollout;
 mod shadow;
@@ -38,6 +39,7 @@ pub use interaction::{
     AnswerSource, ChatMessage, Endpoint, FinishReason, Interaction, PromptScore, PromptToken, ResponseFormat,
     Role, Sampling, TokenLogprob, Usage,
 };
+pub use mirror::{Cursor, Cursors, Mirror, MirrorHealth, MirrorState, Span};
 pub use ports::{
     AdapterHost, CheckpointStore, Checkpointing, Control, Embedder, Generation, GenerationEvent,
     GenerationInput, GenerationRequest, GenerationStream, Generator, Objective, Priority, TrainExample,

@@ -2,14 +2,28 @@
 //!
 //! [`MemoryStore`] is the store, held to the same contract as the journal by the journal's tests, so that a
 //! test over it is a test over any store. [`version()`] fills such a store with something to point at.
-//! [`PostgresServer`] is the real one, for the tests that need it.
+//! [`samples`] are events to put into one. [`PostgresServer`], [`KafkaBroker`] and [`S3Server`] are the real ones, for the
+//! tests that need them.
 
 #[cfg(unix)]
 #[allow(clippy::expect_used, reason = "a test that has no server cannot go on")]
+mod bucket;
+#[cfg(unix)]
+mod kafka;
+#[cfg(unix)]
+#[allow(clippy::expect_used, reason = "a test that has no server cannot go on")]
+mod keeper;
+#[cfg(unix)]
+#[allow(clippy::expect_used, reason = "a test that has no server cannot go on")]
 mod postgres;
+pub mod samples;
 mod store;
 mod version;
 
+#[cfg(unix)]
+pub use bucket::{S3Server, lake_python, run_python};
+#[cfg(unix)]
+pub use kafka::KafkaBroker;
 #[cfg(unix)]
 pub use postgres::PostgresServer;
 pub use store::MemoryStore;

@@ -7,9 +7,9 @@ use std::{
 };
 
 use autoglm_domain::{
-    Alias, AliasMove, Assessment, Error, ErrorPattern, Event, Experience, ExperienceId, Id, IdKind,
-    Interaction, InteractionId, InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout,
-    RolloutId, RolloutProgress, ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
+    Alias, AliasMove, Assessment, Cursor, Cursors, Error, ErrorPattern, Event, Experience, ExperienceId, Id,
+    IdKind, Interaction, InteractionId, InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result,
+    Rollout, RolloutId, RolloutProgress, ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
 };
 use parking_lot::Mutex;
 
@@ -27,6 +27,7 @@ struct Kept {
     intruders: Vec<Event>,
     full: bool,
     appends: usize,
+    cursors: BTreeMap<String, Cursor>,
 }
 
 /// What something is and its id.
@@ -178,6 +179,33 @@ fn version(number: VersionNumber) -> Name {
 
 fn found<T>(record: Option<T>, (noun, id): Name) -> Result<T> {
     record.ok_or_else(|| Error::not_found(format!("no {noun} `{id}`")))
+}
+
+#[async_trait::async_trait]
+impl Cursors for MemoryStore {
+    async fn last_seq(&self) -> Result<i64> {
+        Ok(i64::try_from(self.kept.lock().events.len()).unwrap_or(i64::MAX))
+    }
+
+    async fn cursors(&self) -> Result<Vec<(String, Cursor)>> {
+        Ok(self.kept.lock().cursors.iter().map(|(mirror, cursor)| (mirror.clone(), *cursor)).collect())
+    }
+
+    async fn set_cursor(&self, mirror: &str, cursor: Cursor) -> Result<()> {
+        let last = self.last_seq().await?;
+        let mut kept = self.kept.lock();
+        if kept.full {
+            return Err(Error::unavailable("the disk is full"));
+        }
+        if cursor.seq < 0 || cursor.begun < cursor.seq || cursor.begun > last {
+            return Err(Error::invalid(format!("no batch of {mirror} begins and ends there")));
+        }
+        if kept.cursors.get(mirror).is_some_and(|known| known.seq > cursor.seq) {
+            return Err(Error::conflict(format!("the cursor of {mirror} is further")));
+        }
+        kept.cursors.insert(mirror.to_owned(), cursor);
+        Ok(())
+    }
 }
 
 #[async_trait::async_trait]

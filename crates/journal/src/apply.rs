@@ -1,29 +1,48 @@
 //! What each event does to the tables: one row in the journal, and its mark on a projection. The same for every engine.
 
 use autoglm_domain::{
-    AliasMove, Assessment, ErrorPattern, Event, Feedback, Id, IdKind, ShadowPair, VersionNumber,
+    AliasMove, Assessment, Cursor, ErrorPattern, Event, Feedback, Id, IdKind, ShadowPair, VersionNumber,
 };
 
 use crate::{
     JournalError,
     db::{Arg, Db},
     record::Prepared,
+    writer::Append,
 };
 
 type Applied = Result<(), JournalError>;
 
-/// Writes `records` after position `last`; the position of the last of them. The caller's transaction or savepoint
+/// Writes an append after position `last`; the position of its last event. The caller's transaction or savepoint
 /// makes it whole, and nobody else may write meanwhile.
-pub(crate) async fn apply_all(
+pub(crate) async fn apply_append(
     db: &mut impl Db,
     mut last: i64,
-    records: &[Prepared],
+    append: &Append,
 ) -> Result<i64, JournalError> {
-    for record in records {
+    for record in &append.records {
         last += 1;
         apply(db, last, record).await?;
     }
+    if let Some((mirror, cursor)) = &append.cursor {
+        cursor_moved(db, last, mirror, *cursor).await?;
+    }
     Ok(last)
+}
+
+/// A cursor is no event: it is written over.
+async fn cursor_moved(db: &mut impl Db, last: i64, mirror: &str, to: Cursor) -> Applied {
+    let wrong = || JournalError::Cursor { mirror: mirror.to_owned(), seq: to.seq, begun: to.begun, last };
+    if to.seq < 0 || to.begun < to.seq || to.begun > last {
+        return Err(wrong());
+    }
+    let row = "INSERT INTO cursors (mirror, seq, begun) VALUES ($1, $2, $3)
+         ON CONFLICT (mirror) DO UPDATE SET seq = excluded.seq, begun = excluded.begun
+         WHERE cursors.seq <= excluded.seq";
+    match db.execute(row, &[mirror.into(), to.seq.into(), to.begun.into()]).await? {
+        0 => Err(JournalError::CursorAhead { mirror: mirror.to_owned(), seq: to.seq }),
+        _ => Ok(()),
+    }
 }
 
 async fn apply(db: &mut impl Db, seq: i64, record: &Prepared) -> Applied {
@@ -80,7 +99,7 @@ async fn journal(db: &mut impl Db, seq: i64, record: &Prepared) -> Applied {
     let values = [
         seq.into(),
         record.event.name().into(),
-        record.at().0.into(),
+        record.event.at().0.into(),
         (&record.json).into(),
         Arg::Bytes(record.vector.as_deref()),
     ];

@@ -57,6 +57,28 @@ pub enum JournalError {
         /// Where it points.
         actual: VersionNumber,
     },
+    /// A mirror is to begin where no batch can.
+    #[error(
+        "the cursor of mirror `{mirror}` cannot be at {seq} with a batch up to {begun}: the journal ends at {last}"
+    )]
+    Cursor {
+        /// The mirror.
+        mirror: String,
+        /// Where the cursor would be.
+        seq: i64,
+        /// Where the batch would end.
+        begun: i64,
+        /// Position of the latest event.
+        last: i64,
+    },
+    /// Somebody else moved a mirror's cursor further.
+    #[error("the cursor of mirror `{mirror}` is beyond {seq} already")]
+    CursorAhead {
+        /// The mirror.
+        mirror: String,
+        /// Where it was to be.
+        seq: i64,
+    },
     /// The disk is full, or the file has reached `max_file_mib`.
     #[error("no room to write to the database")]
     Full,
@@ -194,7 +216,8 @@ impl JournalError {
         match self {
             Self::Setting { .. } | Self::TooManyEvents { .. } | Self::Unstorable { .. } => ErrorKind::Invalid,
             Self::NotOurs { .. } | Self::Newer { .. } => ErrorKind::Invalid,
-            Self::Address { .. } => ErrorKind::Invalid,
+            Self::Address { .. } | Self::Cursor { .. } => ErrorKind::Invalid,
+            Self::CursorAhead { .. } => ErrorKind::Conflict,
             Self::Exists { .. } | Self::AliasElsewhere { .. } | Self::Older { .. } => ErrorKind::Conflict,
             Self::NotLeading => ErrorKind::Conflict,
             Self::NoDatabase { .. } | Self::NoTables { .. } => ErrorKind::NotFound,
@@ -213,6 +236,7 @@ impl JournalError {
         Some(match self {
             Self::TooManyEvents { .. } => "append in parts, or raise `max_append_events`",
             Self::AliasElsewhere { .. } => "somebody moved it meanwhile; look again and decide anew",
+            Self::CursorAhead { .. } => "another process feeds this mirror; let one do it",
             Self::Full => "free space on the disk or raise `max_file_mib`, then try again",
             Self::Locked => {
                 "another process is writing; try again when it is done, or raise `busy_timeout_ms`"

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use autoglm_domain::{
-    Alias, Assessment, ErrorPattern, Experience, ExperienceAmendment, Feedback, InteractionRecord,
+    Alias, Assessment, Cursor, ErrorPattern, Experience, ExperienceAmendment, Feedback, InteractionRecord,
     RecordedEvent, VersionNumber,
 };
 use serde::de::DeserializeOwned;
@@ -75,6 +75,7 @@ pub(crate) const ALIASES: &str = "SELECT name, number FROM aliases ORDER BY name
 pub(crate) const ALIAS_MOVES: &str = "SELECT e.seq, e.json FROM alias_moves m JOIN events e ON e.seq = m.seq
     WHERE m.alias = $1 ORDER BY m.seq";
 pub(crate) const LAST_SEQ: &str = "SELECT coalesce(max(seq), 0) FROM events";
+pub(crate) const CURSORS: &str = "SELECT mirror, seq, begun FROM cursors ORDER BY mirror";
 pub(crate) const NAMES: &str = "SELECT name, max(seq) FROM events WHERE seq > $1 AND seq <= $2 GROUP BY name";
 pub(crate) const EXPERIENCE_EVENTS: &str = "SELECT seq, name, json, vector FROM events
     WHERE seq > $1 AND seq <= $2 AND name IN ('experience', 'experience_amended') ORDER BY seq LIMIT $3";
@@ -198,4 +199,9 @@ pub(crate) async fn patterns(db: &mut impl Db) -> Result<Vec<ErrorPattern>, Jour
 pub(crate) async fn aliases(db: &mut impl Db) -> Result<Vec<(Alias, VersionNumber)>, JournalError> {
     let rows: Vec<(String, i64)> = db.rows(ALIASES, &[]).await?;
     Ok(rows.into_iter().map(|(name, number)| (Alias(name), VersionNumber(number.unsigned_abs()))).collect())
+}
+
+pub(crate) async fn cursors(db: &mut impl Db) -> Result<Vec<(String, Cursor)>, JournalError> {
+    let rows: Vec<(String, i64, i64)> = db.rows(CURSORS, &[]).await?;
+    Ok(rows.into_iter().map(|(mirror, seq, begun)| (mirror, Cursor { seq, begun })).collect())
 }

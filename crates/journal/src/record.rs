@@ -1,6 +1,6 @@
 //! Events as they are written: a name, JSON, and beside it the vector that JSON would bloat.
 
-use autoglm_domain::{Event, Timestamp};
+use autoglm_domain::Event;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::JournalError;
@@ -31,24 +31,6 @@ impl Prepared {
         match decode_data(name, &json) {
             Ok(same) if same == event => Ok(Self { event, json, vector }),
             _ => Err(unstorable("one of its numbers is not finite".into())),
-        }
-    }
-
-    /// When it happened; a pattern is as old as its latest failure.
-    pub(crate) fn at(&self) -> Timestamp {
-        match &self.event {
-            Event::Interaction(it) => it.at,
-            Event::Feedback(it) => it.at,
-            Event::Assessment(it) => it.at,
-            Event::Pattern(it) => it.last_at,
-            Event::Experience(it) => it.at,
-            Event::ExperienceAmended(it) => it.at,
-            Event::Run(it) => it.at,
-            Event::Version(it) => it.at,
-            Event::Rollout(it) => it.at,
-            Event::ShadowPair(it) => it.at,
-            Event::RolloutProgress(it) => it.at,
-            Event::AliasMoved(it) => it.at,
         }
     }
 }

@@ -153,8 +153,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.sqlite");
         let (mut db, _) = open::open(&path, &Config::default()).await.unwrap();
-        let whole_tables =
-            [EXPERIENCES, VERSIONS, RUNS, ROLLOUTS, RECENT, PATTERNS, ALIASES, JUDGED, AWAITING, LAG];
+        let whole_tables = [
+            EXPERIENCES,
+            VERSIONS,
+            RUNS,
+            ROLLOUTS,
+            RECENT,
+            PATTERNS,
+            ALIASES,
+            JUDGED,
+            AWAITING,
+            LAG,
+            CURSORS,
+        ];
         let by_key = [
             INTERACTION,
             SqliteConnection::FEEDBACK,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use autoglm_domain::{
-    Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, InteractionId,
-    InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId, RolloutProgress,
-    ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
+    Alias, AliasMove, Assessment, Cursor, Cursors, ErrorPattern, Event, Experience, ExperienceId,
+    InteractionId, InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId,
+    RolloutProgress, ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
 };
 use serde::de::DeserializeOwned;
 use sqlx::{Database, Pool, pool::PoolConnection};
@@ -184,7 +184,7 @@ impl<E: Engine> Store for SqlStore<E> {
             return Ok(());
         }
         let records = events.into_iter().map(Prepared::new).collect::<std::result::Result<Vec<_>, _>>()?;
-        Ok(writer.append(Append { records, as_leader: self.as_leader }).await?)
+        Ok(writer.append(Append { records, cursor: None, as_leader: self.as_leader }).await?)
     }
 
     async fn events_after(&self, seq: i64, limit: usize) -> Result<Vec<RecordedEvent>> {
@@ -276,6 +276,27 @@ impl<E: Engine> Store for SqlStore<E> {
     async fn alias_history(&self, alias: &Alias) -> Result<Vec<AliasMove>> {
         let moves = read::bodies(&mut *self.reader().await?, read::ALIAS_MOVES, &[(&alias.0).into()]).await;
         Ok(moves?)
+    }
+}
+
+#[async_trait::async_trait]
+impl<E: Engine> Cursors for SqlStore<E> {
+    async fn last_seq(&self) -> Result<i64> {
+        Ok(read::last_seq(&mut *self.reader().await?).await?)
+    }
+
+    async fn cursors(&self) -> Result<Vec<(String, Cursor)>> {
+        Ok(read::cursors(&mut *self.reader().await?).await?)
+    }
+
+    /// See [`Cursors::set_cursor`]. Beyond that: `Denied` when opened for reading only, `Conflict` when only the leader
+    /// may write and this process does not lead.
+    async fn set_cursor(&self, mirror: &str, cursor: Cursor) -> Result<()> {
+        let Some(writer) = &self.shared.writer else {
+            return Err(JournalError::ReadOnly.into());
+        };
+        let cursor = Some((mirror.to_owned(), cursor));
+        Ok(writer.append(Append { records: Vec::new(), cursor, as_leader: self.as_leader }).await?)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::future::Future;
 
+use autoglm_domain::Cursor;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{JournalError, apply::apply_all, db::Db, record::Prepared};
+use crate::{JournalError, apply::apply_append, db::Db, record::Prepared};
 
 type Reply = oneshot::Sender<Result<(), JournalError>>;
 
@@ -12,6 +13,8 @@ type Reply = oneshot::Sender<Result<(), JournalError>>;
 #[derive(Debug)]
 pub(crate) struct Append {
     pub(crate) records: Vec<Prepared>,
+    /// A mirror's cursor.
+    pub(crate) cursor: Option<(String, Cursor)>,
     /// Whether it is refused unless this process leads.
     pub(crate) as_leader: bool,
 }
@@ -139,7 +142,7 @@ pub(crate) async fn apply_batch(
             continue;
         }
         db.execute("SAVEPOINT append", &[]).await?;
-        match apply_all(db, last, &append.records).await {
+        match apply_append(db, last, append).await {
             Ok(reached) => {
                 last = reached;
                 outcomes.push(Ok(()));

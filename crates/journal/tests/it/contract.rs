@@ -33,7 +33,7 @@ async fn postgres_keeps_the_contract() {
 }
 
 /// Holds a store to the contract; `fresh` opens a new, empty one.
-pub(crate) async fn run<S: Store>(fresh: impl AsyncFn() -> S) {
+pub(crate) async fn run<S: Store + Cursors>(fresh: impl AsyncFn() -> S) {
     an_empty_store_answers(&fresh().await).await;
     events_come_back_whole_and_in_order(&fresh().await).await;
     an_append_is_all_or_nothing(&fresh().await).await;
@@ -50,6 +50,7 @@ pub(crate) async fn run<S: Store>(fresh: impl AsyncFn() -> S) {
     looks_at_a_rollout_come_newest_first(&fresh().await).await;
     an_alias_moves_only_from_where_it_is(&fresh().await).await;
     of_racing_appends_one_wins(&fresh().await).await;
+    cursors_go_forward_and_never_beyond_the_journal(&fresh().await).await;
 }
 
 async fn refused(store: &impl Store, events: Vec<Event>) -> ErrorKind {
@@ -372,4 +373,37 @@ async fn of_racing_appends_one_wins(store: &impl Store) {
     assert_eq!(kinds.iter().filter(|it| **it == Err(ErrorKind::Conflict)).count(), 21);
     let recorded = store.events_after(0, 100).await.unwrap();
     assert_eq!(recorded.iter().map(|it| it.seq).collect::<Vec<_>>(), (1..=43).collect::<Vec<_>>());
+}
+
+async fn cursors_go_forward_and_never_beyond_the_journal(store: &(impl Store + Cursors)) {
+    assert_eq!(store.cursors().await, Ok(vec![]));
+    assert_eq!(Cursors::last_seq(store).await, Ok(0));
+    store.append((1..=5).map(event::interaction).collect()).await.unwrap();
+    assert_eq!(Cursors::last_seq(store).await, Ok(5));
+    let kind = async |mirror: &str, cursor| store.set_cursor(mirror, cursor).await.map_err(|it| it.kind);
+    let begun = Cursor { seq: 0, begun: 3 };
+    assert_eq!(kind("lake", begun).await, Ok(()));
+    assert_eq!(kind("lake", begun).await, Ok(()), "the same once more");
+    assert_eq!(kind("kafka", Cursor::at(5)).await, Ok(()));
+    assert_eq!(kind("lake", Cursor::at(3)).await, Ok(()));
+    assert_eq!(kind("lake", begun).await, Err(ErrorKind::Conflict), "back");
+    assert_eq!(
+        kind("lake", Cursor { seq: 3, begun: 6 }).await,
+        Err(ErrorKind::Invalid),
+        "beyond the journal"
+    );
+    assert_eq!(
+        kind("lake", Cursor { seq: 4, begun: 3 }).await,
+        Err(ErrorKind::Invalid),
+        "an end before its start"
+    );
+    assert_eq!(
+        kind("new", Cursor { seq: -1, begun: 0 }).await,
+        Err(ErrorKind::Invalid),
+        "before the journal"
+    );
+    let kept = vec![("kafka".to_owned(), Cursor::at(5)), ("lake".to_owned(), Cursor::at(3))];
+    assert_eq!(store.cursors().await, Ok(kept));
+    // A cursor is no event.
+    assert_eq!(store.events_after(0, 10).await.unwrap().len(), 5);
 }

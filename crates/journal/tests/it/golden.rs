@@ -60,6 +60,7 @@ async fn write_golden_when_asked_to() {
     let path = golden(&format!("{format}.sqlite"));
     let store = SqliteStore::open(&path, Config::default()).await.unwrap();
     store.append(events()).await.unwrap();
+    store.set_cursor("lake", Cursor { seq: 8, begun: 16 }).await.unwrap();
     let lines = store.events_after(0, 1000).await.unwrap().into_iter();
     let lines: String = lines.map(|it| serde_json::to_string(&it).unwrap() + "\n").collect();
     std::fs::write(golden(&format!("{format}.jsonl")), lines).unwrap();
@@ -126,4 +127,12 @@ async fn a_file_of_the_third_format_still_reads() {
     let worst = store.shadow_pairs(id(1), PairOrder::Worst, 9).await.unwrap();
     assert_eq!(worst.iter().map(ShadowPair::gain).collect::<Vec<_>>(), [-0.5, -0.4]);
     assert_eq!(store.rollout_progress(id(1), 9).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_file_of_the_fourth_format_still_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "v4").await;
+    let kept = ("lake".to_owned(), Cursor { seq: 8, begun: 16 });
+    assert_eq!(store.cursors().await, Ok(vec![kept]));
 }

@@ -55,6 +55,9 @@ async fn a_leader_that_has_not_noticed_its_loss_writes_nothing() {
     // `first` still believes in itself here: nothing has asked the server since.
     let refused = one.as_leader().append(vec![event::experience(2)]).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Conflict, "{refused}");
+    let cursor = Cursor { seq: 0, begun: 1 };
+    assert_eq!(one.as_leader().set_cursor("lake", cursor).await.unwrap_err().kind, ErrorKind::Conflict);
+    assert_eq!(other.as_leader().set_cursor("lake", cursor).await, Ok(()));
     let why = tokio::time::timeout(Duration::from_secs(3), first.lost()).await.unwrap();
     println!("lost: {why}");
     assert!(second_still_leads(&other).await);

@@ -1,0 +1,261 @@
+//! Writing batches, and reading which files there are.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use autoglm_domain::{ContentHash, Mirror, RecordedEvent, Span, Store};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, path::Path};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Config, FileName, LakeError,
+    address::{self, failure},
+    counting,
+    encode::Encoder,
+    table, windows,
+};
+
+/// Says whose lake it is. Readers of `event=*` do not see it.
+const DESCRIPTION: &str = "_lake.json";
+/// The form of names and columns that this code writes.
+const FORMAT: u64 = 1;
+/// Events that are read from the journal at a time.
+const PAGE: usize = 1024;
+
+/// Whose lake it is.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Description {
+    /// Of names and columns.
+    format: u64,
+    /// Hash of the journal's first event, by which it is recognised.
+    journal: ContentHash,
+}
+
+/// A file of the lake that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LakeFile {
+    /// Table, day and positions.
+    pub name: FileName,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// The lake: a mirror that writes it, and what reads its files again.
+pub struct Lake {
+    config: Config,
+    /// Opened at the first use, for a folder that cannot be made must not hold up a server.
+    objects: OnceLock<Arc<dyn ObjectStore>>,
+    journal: Arc<dyn Store>,
+    /// Whether the description was found to be ours.
+    is_ours: AtomicBool,
+}
+
+impl Lake {
+    /// The lake that `config` names, of what is in `journal`. Nothing is asked of the object store yet.
+    ///
+    /// # Errors
+    /// [`LakeError::Setting`] and [`LakeError::Address`].
+    pub fn open(config: &Config, journal: Arc<dyn Store>) -> Result<Self, LakeError> {
+        config.validate()?;
+        let objects = match address::open(&config.url, &config.options) {
+            Ok(objects) => OnceLock::from(objects),
+            Err(LakeError::Refused { .. }) => OnceLock::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { config: config.clone(), objects, journal, is_ours: AtomicBool::new(false) })
+    }
+
+    fn objects(&self) -> Result<&Arc<dyn ObjectStore>, LakeError> {
+        if let Some(objects) = self.objects.get() {
+            return Ok(objects);
+        }
+        let opened = address::open(&self.config.url, &self.config.options)?;
+        Ok(self.objects.get_or_init(|| opened))
+    }
+
+    /// The files that count, in order of their names.
+    ///
+    /// # Errors
+    /// Those of the object store.
+    pub async fn files(&self) -> Result<Vec<LakeFile>, LakeError> {
+        let root = Path::default();
+        let metas: Vec<ObjectMeta> =
+            self.objects()?.list(None).try_collect().await.map_err(|error| failure(&root, error))?;
+        let sizes: HashMap<FileName, u64> =
+            metas.iter().filter_map(|it| Some((name_of(it)?, it.size))).collect();
+        let sized = |name: FileName| LakeFile { bytes: sizes.get(&name).copied().unwrap_or_default(), name };
+        Ok(counting(sizes.keys().cloned()).into_iter().map(sized).collect())
+    }
+
+    /// Bytes of a file.
+    ///
+    /// # Errors
+    /// [`LakeError::Missing`] where a wider file has taken its place since it was listed, and those of the object store.
+    pub async fn read(&self, name: &FileName, range: Range<u64>) -> Result<Bytes, LakeError> {
+        let path = Path::from(name.to_string());
+        self.objects()?.get_range(&path, range).await.map_err(|error| failure(&path, error))
+    }
+
+    async fn write(&self, batch: Span) -> Result<(), LakeError> {
+        self.check_ours().await?;
+        let span = windows::covered(batch);
+        let files = self.encode(span).await?;
+        for (name, bytes) in &files {
+            let path = Path::from(name.to_string());
+            self.objects()?.put(&path, bytes.clone().into()).await.map_err(|error| failure(&path, error))?;
+        }
+        // Only a window takes the place of others.
+        if span != batch || windows::SIZES.iter().any(|size| span.len() == size.unsigned_abs()) {
+            for (name, _) in &files {
+                self.remove_covered(name).await?;
+            }
+        }
+        tracing::debug!(after = span.after, upto = span.upto, files = files.len(), "written to the lake");
+        Ok(())
+    }
+
+    /// The files of a stretch of the journal.
+    async fn encode(&self, span: Span) -> Result<Vec<(FileName, Bytes)>, LakeError> {
+        let mut files = BTreeMap::<FileName, Encoder>::new();
+        let (mut at, mut found) = (span.after, 0);
+        while at < span.upto {
+            let mut page = self.journal.events_after(at, PAGE).await?;
+            page.retain(|recorded| recorded.seq <= span.upto);
+            let Some(last) = page.last() else { break };
+            (at, found) = (last.seq, found + page.len() as u64);
+            files = apart(move || take_in(files, span, &page)).await?;
+        }
+        if found != span.len() {
+            return Err(LakeError::Gap { after: span.after, found, expected: span.len() });
+        }
+        let finish = |(name, encoder): (FileName, Encoder)| Ok((name, encoder.finish()?));
+        apart(move || files.into_iter().map(finish).collect()).await
+    }
+
+    /// Deletes the files that `wide` covers.
+    async fn remove_covered(&self, wide: &FileName) -> Result<(), LakeError> {
+        let folder = Path::from(wide.folder());
+        let covered = |meta: &ObjectMeta| {
+            let Some(name) = name_of(meta) else { return false };
+            name != *wide && wide.span().holds(name.span())
+        };
+        let listed = self.objects()?.list(Some(&folder));
+        let metas: Vec<ObjectMeta> = listed.try_collect().await.map_err(|error| failure(&folder, error))?;
+        let paths: Vec<_> = metas.into_iter().filter(covered).map(|meta| Ok(meta.location)).collect();
+        let mut deleted = self.objects()?.delete_stream(futures::stream::iter(paths).boxed());
+        while let Some(one) = deleted.next().await {
+            match one {
+                // Somebody was quicker.
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(failure(&folder, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the lake is this journal's: an empty one becomes it.
+    async fn check_ours(&self) -> Result<(), LakeError> {
+        if self.is_ours.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let path = Path::from(DESCRIPTION);
+        let first = self.journal.events_after(0, 1).await?;
+        let first =
+            serde_json::to_vec(&first).map_err(|error| LakeError::Encoding { reason: error.to_string() })?;
+        let ours = Description { format: FORMAT, journal: ContentHash::of(&first) };
+        let there = match self.objects()?.get(&path).await {
+            Ok(object) => Some(object.bytes().await.map_err(|error| failure(&path, error))?),
+            Err(object_store::Error::NotFound { .. }) => None,
+            Err(error) => return Err(failure(&path, error)),
+        };
+        match there {
+            None => {
+                let text = serde_json::to_vec_pretty(&ours);
+                let text = text.map_err(|error| LakeError::Encoding { reason: error.to_string() })?;
+                self.objects()?.put(&path, text.into()).await.map_err(|error| failure(&path, error))?;
+            }
+            Some(bytes) => {
+                let url = || address::shown(&self.config.url);
+                let found: Description =
+                    serde_json::from_slice(&bytes).map_err(|_| LakeError::Foreign { url: url() })?;
+                if found.format > FORMAT {
+                    return Err(LakeError::Newer { url: url(), found: found.format, known: FORMAT });
+                }
+                if found.journal != ours.journal {
+                    return Err(LakeError::Foreign { url: url() });
+                }
+            }
+        }
+        self.is_ours.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Mirror for Lake {
+    fn name(&self) -> &'static str {
+        "lake"
+    }
+
+    fn pace(&self) -> Duration {
+        Duration::from_secs(self.config.flush_s)
+    }
+
+    fn batch_end(&self, after: i64, last: i64) -> i64 {
+        windows::batch_end(after, last)
+    }
+
+    /// See [`Mirror::deliver`]. Written again, the files are the same.
+    async fn deliver(&self, span: Span) -> autoglm_domain::Result<()> {
+        Ok(self.write(span).await?)
+    }
+}
+
+/// Puts a page of events into the files that they belong to.
+fn take_in(
+    mut files: BTreeMap<FileName, Encoder>,
+    span: Span,
+    page: &[RecordedEvent],
+) -> Result<BTreeMap<FileName, Encoder>, LakeError> {
+    let mut rows = BTreeMap::<FileName, Vec<&RecordedEvent>>::new();
+    for recorded in page {
+        let event = &recorded.event;
+        rows.entry(FileName::new(event.name(), &FileName::date(event.at()), span))
+            .or_default()
+            .push(recorded);
+    }
+    for (name, rows) in rows {
+        let encoder = match files.get_mut(&name) {
+            Some(encoder) => encoder,
+            None => {
+                let table = table(&name.event).ok_or_else(|| LakeError::Encoding {
+                    reason: format!("no table for `{}`", name.event),
+                })?;
+                files.entry(name).or_insert(Encoder::new(table)?)
+            }
+        };
+        encoder.push(&rows)?;
+    }
+    Ok(files)
+}
+
+/// Encodes on a thread that nobody waits for.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LakeError> + Send + 'static,
+) -> Result<T, LakeError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| LakeError::Encoding { reason: error.to_string() })?
+}
+
+fn name_of(meta: &ObjectMeta) -> Option<FileName> {
+    meta.location.as_ref().parse().ok()
+}
