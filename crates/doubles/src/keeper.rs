@@ -62,7 +62,8 @@ impl Keeper {
         command.env("LOG", self.path("log")).env("PID", self.path("pid"));
         command
             .envs(self.variables.iter().map(|(name, value)| (*name, value.as_str())))
-            .stdin(Stdio::piped());
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn().expect("a shell");
         let begin = Instant::now();
         while !(self.ready)(self.port) {

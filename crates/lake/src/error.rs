@@ -44,6 +44,12 @@ pub enum LakeError {
         /// What it says.
         reason: String,
     },
+    /// A wider file took the place of one that was about to be read.
+    #[error("`{path}` was replaced while the lake was read")]
+    Replaced {
+        /// The file.
+        path: String,
+    },
     /// The lake holds another journal's events.
     #[error("the lake at `{url}` holds the events of another journal")]
     Foreign {
@@ -87,7 +93,7 @@ impl LakeError {
         match self {
             Self::Setting { .. } | Self::Address { .. } | Self::Newer { .. } => ErrorKind::Invalid,
             Self::Refused { .. } => ErrorKind::Denied,
-            Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::Unavailable { .. } | Self::Replaced { .. } => ErrorKind::Unavailable,
             Self::Missing { .. } => ErrorKind::NotFound,
             Self::Foreign { .. } => ErrorKind::Conflict,
             Self::Gap { .. } | Self::Encoding { .. } => ErrorKind::Internal,
@@ -105,6 +111,7 @@ impl LakeError {
                 "check the credentials and what they allow, or who may write to the folder"
             }
             Self::Unavailable { .. } => "what is missing is written when it is back",
+            Self::Replaced { .. } => "ask again",
             Self::Missing { .. } => "make the bucket; autoglm makes folders, but no buckets",
             Self::Foreign { .. } => "give this database a lake of its own: `lake.url` with another prefix",
             Self::Newer { .. } => "use that newer autoglm, or another prefix",

@@ -1,10 +1,9 @@
-//! Writing batches, and reading which files there are.
+//! Writing batches.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Range,
+    collections::BTreeMap,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -13,14 +12,14 @@ use std::{
 use autoglm_domain::{ContentHash, Mirror, RecordedEvent, Span, Store};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, path::Path};
+use object_store::{ObjectMeta, ObjectStore as _, ObjectStoreExt as _, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Config, FileName, LakeError,
+    Config, FileName, LakeError, LakeFiles,
     address::{self, failure},
-    counting,
     encode::Encoder,
+    files::name_of,
     table, windows,
 };
 
@@ -40,20 +39,9 @@ struct Description {
     journal: ContentHash,
 }
 
-/// A file of the lake that counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LakeFile {
-    /// Table, day and positions.
-    pub name: FileName,
-    /// Its size in bytes.
-    pub bytes: u64,
-}
-
-/// The lake: a mirror that writes it, and what reads its files again.
+/// The lake: a mirror that writes it.
 pub struct Lake {
-    config: Config,
-    /// Opened at the first use, for a folder that cannot be made must not hold up a server.
-    objects: OnceLock<Arc<dyn ObjectStore>>,
+    files: LakeFiles,
     journal: Arc<dyn Store>,
     /// Whether the description was found to be ours.
     is_ours: AtomicBool,
@@ -65,44 +53,12 @@ impl Lake {
     /// # Errors
     /// [`LakeError::Setting`] and [`LakeError::Address`].
     pub fn open(config: &Config, journal: Arc<dyn Store>) -> Result<Self, LakeError> {
-        config.validate()?;
-        let objects = match address::open(&config.url, &config.options) {
-            Ok(objects) => OnceLock::from(objects),
-            Err(LakeError::Refused { .. }) => OnceLock::new(),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { config: config.clone(), objects, journal, is_ours: AtomicBool::new(false) })
+        Ok(Self { files: LakeFiles::open(config)?, journal, is_ours: AtomicBool::new(false) })
     }
 
-    fn objects(&self) -> Result<&Arc<dyn ObjectStore>, LakeError> {
-        if let Some(objects) = self.objects.get() {
-            return Ok(objects);
-        }
-        let opened = address::open(&self.config.url, &self.config.options)?;
-        Ok(self.objects.get_or_init(|| opened))
-    }
-
-    /// The files that count, in order of their names.
-    ///
-    /// # Errors
-    /// Those of the object store.
-    pub async fn files(&self) -> Result<Vec<LakeFile>, LakeError> {
-        let root = Path::default();
-        let metas: Vec<ObjectMeta> =
-            self.objects()?.list(None).try_collect().await.map_err(|error| failure(&root, error))?;
-        let sizes: HashMap<FileName, u64> =
-            metas.iter().filter_map(|it| Some((name_of(it)?, it.size))).collect();
-        let sized = |name: FileName| LakeFile { bytes: sizes.get(&name).copied().unwrap_or_default(), name };
-        Ok(counting(sizes.keys().cloned()).into_iter().map(sized).collect())
-    }
-
-    /// Bytes of a file.
-    ///
-    /// # Errors
-    /// [`LakeError::Missing`] where a wider file has taken its place since it was listed, and those of the object store.
-    pub async fn read(&self, name: &FileName, range: Range<u64>) -> Result<Bytes, LakeError> {
-        let path = Path::from(name.to_string());
-        self.objects()?.get_range(&path, range).await.map_err(|error| failure(&path, error))
+    /// Its files.
+    pub fn files(&self) -> &LakeFiles {
+        &self.files
     }
 
     async fn write(&self, batch: Span) -> Result<(), LakeError> {
@@ -111,7 +67,11 @@ impl Lake {
         let files = self.encode(span).await?;
         for (name, bytes) in &files {
             let path = Path::from(name.to_string());
-            self.objects()?.put(&path, bytes.clone().into()).await.map_err(|error| failure(&path, error))?;
+            self.files
+                .objects()?
+                .put(&path, bytes.clone().into())
+                .await
+                .map_err(|error| failure(&path, error))?;
         }
         // Only a window takes the place of others.
         if span != batch || windows::SIZES.iter().any(|size| span.len() == size.unsigned_abs()) {
@@ -148,10 +108,10 @@ impl Lake {
             let Some(name) = name_of(meta) else { return false };
             name != *wide && wide.span().holds(name.span())
         };
-        let listed = self.objects()?.list(Some(&folder));
+        let listed = self.files.objects()?.list(Some(&folder));
         let metas: Vec<ObjectMeta> = listed.try_collect().await.map_err(|error| failure(&folder, error))?;
         let paths: Vec<_> = metas.into_iter().filter(covered).map(|meta| Ok(meta.location)).collect();
-        let mut deleted = self.objects()?.delete_stream(futures::stream::iter(paths).boxed());
+        let mut deleted = self.files.objects()?.delete_stream(futures::stream::iter(paths).boxed());
         while let Some(one) = deleted.next().await {
             match one {
                 // Somebody was quicker.
@@ -172,7 +132,7 @@ impl Lake {
         let first =
             serde_json::to_vec(&first).map_err(|error| LakeError::Encoding { reason: error.to_string() })?;
         let ours = Description { format: FORMAT, journal: ContentHash::of(&first) };
-        let there = match self.objects()?.get(&path).await {
+        let there = match self.files.objects()?.get(&path).await {
             Ok(object) => Some(object.bytes().await.map_err(|error| failure(&path, error))?),
             Err(object_store::Error::NotFound { .. }) => None,
             Err(error) => return Err(failure(&path, error)),
@@ -181,10 +141,10 @@ impl Lake {
             None => {
                 let text = serde_json::to_vec_pretty(&ours);
                 let text = text.map_err(|error| LakeError::Encoding { reason: error.to_string() })?;
-                self.objects()?.put(&path, text.into()).await.map_err(|error| failure(&path, error))?;
+                self.files.objects()?.put(&path, text.into()).await.map_err(|error| failure(&path, error))?;
             }
             Some(bytes) => {
-                let url = || address::shown(&self.config.url);
+                let url = || address::shown(&self.files.config.url);
                 let found: Description =
                     serde_json::from_slice(&bytes).map_err(|_| LakeError::Foreign { url: url() })?;
                 if found.format > FORMAT {
@@ -207,7 +167,7 @@ impl Mirror for Lake {
     }
 
     fn pace(&self) -> Duration {
-        Duration::from_secs(self.config.flush_s)
+        Duration::from_secs(self.files.config.flush_s)
     }
 
     fn batch_end(&self, after: i64, last: i64) -> i64 {
@@ -254,8 +214,4 @@ async fn apart<T: Send + 'static>(
 ) -> Result<T, LakeError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| LakeError::Encoding { reason: error.to_string() })?
-}
-
-fn name_of(meta: &ObjectMeta) -> Option<FileName> {
-    meta.location.as_ref().parse().ok()
 }

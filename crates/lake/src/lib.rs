@@ -17,7 +17,11 @@ pub mod windows;
 #[cfg(feature = "parquet")]
 mod address;
 #[cfg(feature = "parquet")]
+mod decode;
+#[cfg(feature = "parquet")]
 mod encode;
+#[cfg(feature = "parquet")]
+mod files;
 #[cfg(feature = "parquet")]
 mod lake;
 
@@ -27,4 +31,6 @@ pub use name::{FileName, counting};
 pub use table::{Cell, Column, ColumnKind, TABLES, Table, cells, table};
 
 #[cfg(feature = "parquet")]
-pub use lake::{Lake, LakeFile};
+pub use files::{LakeFile, LakeFiles};
+#[cfg(feature = "parquet")]
+pub use lake::Lake;

@@ -85,9 +85,9 @@ async fn a_bucket_that_fails_delays_and_loses_nothing() {
     server.resume();
     server.make_bucket("data");
     world.until(|state| state.seq == 309).await;
-    let files = world.lake().files().await.unwrap();
+    let files = world.lake().files().list().await.unwrap();
     assert_eq!(files.len(), 1);
     assert_eq!((files[0].name.first, files[0].name.last), (300, 309));
-    let bytes = world.lake().read(&files[0].name, 0..4).await.unwrap();
+    let bytes = world.lake().files().read(&files[0].name.to_string(), 0..4).await.unwrap();
     assert_eq!(&bytes[..], b"PAR1");
 }

@@ -6,7 +6,7 @@ use super::*;
 
 /// Positions that the lake's counting files hold, by reading the files' names and the journal's events.
 async fn counted(world: &World) -> Vec<String> {
-    world.lake().files().await.unwrap().iter().map(|file| file.name.to_string()).collect()
+    world.lake().files().list().await.unwrap().iter().map(|file| file.name.to_string()).collect()
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn cut_short_at_any_moment_everything_is_there_once() {
     let _ = feed.await;
     assert_eq!(world.files(), counted(&world).await);
     let mut covered: Vec<_> =
-        world.lake().files().await.unwrap().iter().map(|file| file.name.span()).collect();
+        world.lake().files().list().await.unwrap().iter().map(|file| file.name.span()).collect();
     covered.sort_by_key(|span| span.after);
     covered.dedup();
     assert!(covered.windows(2).all(|two| two[0].upto <= two[1].after), "{covered:?}");
