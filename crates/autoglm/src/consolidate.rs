@@ -3,12 +3,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use autoglm_domain::{
-    AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, RolloutState, RunState,
-    Timestamp, TrainingRun, Trigger, Verdict, VersionNumber,
+    AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, Rollout, RolloutState,
+    RunState, Timestamp, TrainingRun, Trigger, Verdict, VersionNumber,
 };
 use autoglm_registry::NewVersion;
 use autoglm_rollout::{Finished, Gate, NormalisedMatch, Scorer, Suites, promote_champion};
 use autoglm_train::{Budget, Finished as Trained, Plan, PlanConfig, RunRequest, Snapshot, Strategy};
+use tokio::sync::oneshot;
 
 use crate::{learning_loop::champion, node::Parts};
 
@@ -149,11 +150,25 @@ pub(crate) async fn prove(
     candidate: VersionNumber,
     seed: u64,
 ) -> Result<Option<Verdict>> {
+    prove_telling(parts, candidate, seed, None).await
+}
+
+/// The same, telling `begun` of the rollout as soon as it is on record.
+pub(crate) async fn prove_telling(
+    parts: &Arc<Parts>,
+    candidate: VersionNumber,
+    seed: u64,
+    mut begun: Option<oneshot::Sender<Rollout>>,
+) -> Result<Option<Verdict>> {
     loop {
         let champion = champion(parts);
         let scan = parts.registry.scan(candidate).await?;
         let suites = suites(parts, champion).await?;
         let stage = parts.rollouts.begin(candidate, champion).await?;
+        if let Some(begun) = begun.take() {
+            // Whoever asked may have gone.
+            let _ = begun.send(stage.rollout().clone());
+        }
         let scorer = AnswerScorer { embedder: Arc::clone(&parts.embedder) };
         let gate = Gate {
             generator: &*parts.engine,

@@ -7,9 +7,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Alias, Event, ModelVersion, Result, TrainingRun, Trigger, VersionNumber};
+use autoglm_domain::{
+    AbTest, Alias, Event, ModelVersion, Result, Rollout, TrainingRun, Trigger, VersionNumber,
+};
 
-use crate::{consolidate::Consolidation, node::Parts, signals::Working};
+use crate::{consolidate::Consolidation, node::Parts, proving, signals::Working};
 
 /// How many answers are assessed at a time.
 const ASSESS_BATCH: usize = 128;
@@ -34,13 +36,17 @@ pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
         }
         // Remembered first: if the process ends in between, the answers are assessed again and remembering them
         // again changes nothing.
+        let judged = proving::judged(&batch.events);
         match async {
             remember(&parts, &batch.events).await?;
             parts.leaders_store.append(batch.events).await
         }
         .await
         {
-            Ok(()) => patterns = batch.patterns,
+            Ok(()) => {
+                patterns = batch.patterns;
+                judged.into_iter().for_each(|id| parts.proving.said(id));
+            }
             Err(error) => {
                 tracing::warn!(%error, "assessments could not be recorded and will be made again");
                 tokio::time::sleep(TICK).await;
@@ -124,8 +130,9 @@ async fn due(
         experiences_at: &experiences_at,
     });
     let Some(trigger) = parts.triggers.due(&observation) else { return Ok(None) };
-    // While a candidate is on live traffic, what the next run starts from is being decided.
-    let deciding = parts.store.rollouts().await?.iter().any(|rollout| rollout.live().is_some());
+    // While a candidate is on its way, or versions are compared, what the next run starts from is being decided.
+    let deciding = parts.store.rollouts().await?.iter().any(Rollout::is_unfinished)
+        || parts.store.ab_tests().await?.iter().any(AbTest::is_running);
     Ok((!deciding).then_some(trigger))
 }
 

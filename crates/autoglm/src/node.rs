@@ -5,6 +5,7 @@ mod answerer;
 mod answering;
 mod checkpoints;
 mod duties;
+pub(crate) mod judging;
 mod lock;
 mod news;
 mod on_demand;
@@ -12,6 +13,7 @@ mod orders;
 mod recall;
 pub(crate) mod residents;
 pub(crate) mod shadows;
+mod split;
 mod traffic;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -37,6 +39,7 @@ use self::{
     answering::Answering,
     checkpoints::CheckpointFile,
     duties::{Duties, Leading},
+    judging::Judging,
     lock::DataLock,
     news::News,
     shadows::ShadowQueue,
@@ -88,6 +91,8 @@ pub(crate) struct Parts {
     /// Compares two versions' answers.
     pub(crate) differ: Differ,
     pub(crate) traffic: Traffic,
+    /// Compares the answers of pairs, where one is set up.
+    pub(crate) judging: Judging,
     pub(crate) proving: Proving,
     pub(crate) residents: Residents,
     pub(crate) signals: Arc<Signals>,
@@ -125,6 +130,8 @@ impl Node {
         tasks.push(tokio::spawn(news::follow(Arc::clone(&parts))));
         tasks.push(tokio::spawn(gauges(Arc::clone(&parts))));
         let (shadows, waiting) = ShadowQueue::new(parts.settings.rollout.shadow.queue);
+        tasks.push(tokio::spawn(judging::judge_pairs(Arc::clone(&parts))));
+        tasks.push(tokio::spawn(judging::hold_to_labels(Arc::clone(&parts))));
         tasks.push(tokio::spawn(shadows::answer(Arc::clone(&parts), waiting)));
         let (registry, memory) = (Arc::clone(&parts.registry), Arc::clone(&parts.memory));
         Ok(Arc::new(Self {
@@ -281,6 +288,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         answers: AnswerCache::default(),
         differ,
         traffic: Traffic::new(settings.rollout.shadow.share),
+        judging: Judging::open(&settings, &clock, ids.next_uuid().as_u64_pair().1)?,
         proving: Proving::default(),
         residents: Residents::default(),
         signals: Arc::default(),
@@ -343,19 +351,33 @@ struct Bell {
     shadows: ShadowQueue,
 }
 
+impl Bell {
+    /// Where several processes share a database, the leader hears of all of them alike: by the database.
+    fn is_alone(&self) -> bool {
+        self.parts.database.shared().is_none()
+    }
+}
+
 impl autoglm_gateway::Observer for Bell {
     fn interaction(&self, id: InteractionId) {
         self.parts.signals.recorded();
-        self.parts.proving.answered(id);
+        if self.is_alone() {
+            self.parts.proving.answered(id);
+        }
     }
 
     fn feedback(&self, feedback: &Feedback) {
         self.parts.signals.recorded();
-        self.parts.proving.said(feedback.interaction);
+        if self.is_alone() {
+            self.parts.proving.said(feedback.interaction);
+        }
     }
 
     fn failed(&self, version: VersionNumber, latency_ms: f64) {
-        self.parts.proving.failed(version, latency_ms);
+        match self.is_alone() {
+            true => self.parts.proving.failed(version, latency_ms),
+            false => split::tell_failure(&self.parts, version, latency_ms),
+        }
     }
 
     fn shadow(&self, request: ShadowRequest) {

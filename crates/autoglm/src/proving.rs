@@ -5,25 +5,33 @@
 //! the candidate wait, go on, become champion, or go. A process that starts again finds the pairs in the store;
 //! a canary step or a watch begins to count anew.
 
+pub(crate) mod comparing;
+mod settling;
+mod view;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use autoglm_domain::{
-    Alias, AliasMove, ErrorKind, Event, Evidence, InteractionId, InteractionRecord, LiveStage, Outcome,
-    PairOrder, Result, Rollout, RolloutId, RolloutProgress, ShadowPair, StageRuling, Timestamp, Verdict,
+    Alias, AliasMove, Error, ErrorKind, Event, InteractionId, InteractionRecord, LiveStage, Outcome,
+    Preference, Result, Rollout, RolloutProgress, RolloutState, ShadowPair, StageRuling, Timestamp, Verdict,
     VersionNumber,
 };
 use autoglm_evaluate::record_of_candidate;
 use autoglm_rollout::{
-    Arm, BeforeWatch, Decidable, Observation, OnInconclusive, OnTraffic, Stage, StageAnalysis, StageResult,
+    Arm, BeforeWatch, Confirmation, Decidable, Next, Observation, OnInconclusive, OnTraffic, Stage,
     promote_champion,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::{comparing::Comparing, view::View};
 use crate::{
     learning_loop::champion,
     node::{Parts, residents, shadows},
@@ -45,6 +53,8 @@ const MOST_OPEN: usize = 20_000;
 pub(crate) struct Proving {
     inbox: Mutex<Inbox>,
     bell: Notify,
+    /// Whether a candidate or a test of versions is on live traffic, as far as the last look tells.
+    watching: AtomicBool,
     /// Held over a look, and over what a person orders: neither acts on what the other has changed.
     turn: tokio::sync::Mutex<()>,
 }
@@ -52,6 +62,10 @@ pub(crate) struct Proving {
 #[derive(Debug, Default)]
 struct Inbox {
     pairs: Vec<ShadowPair>,
+    /// Pairs that a judge has been asked about.
+    asked: BTreeSet<InteractionId>,
+    /// What a judge prefers, or that it has failed.
+    preferred: BTreeMap<InteractionId, Option<Preference>>,
     answers: Vec<InteractionId>,
     failures: Vec<(VersionNumber, f64)>,
     said: BTreeSet<InteractionId>,
@@ -60,12 +74,30 @@ struct Inbox {
 impl Proving {
     /// A candidate came on live traffic.
     pub(crate) fn begun(&self) {
+        self.watching.store(true, Ordering::SeqCst);
         self.bell.notify_one();
     }
 
-    /// A pair is on record.
-    pub(crate) fn pair(&self, pair: ShadowPair) {
-        self.inbox.lock().pairs.push(pair);
+    /// Whether anybody wants to know what comes in.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.watching.load(Ordering::SeqCst)
+    }
+
+    /// A pair is on record; with `asked` a judge will say something of it.
+    pub(crate) fn pair(&self, pair: ShadowPair, asked: bool) {
+        let mut inbox = self.inbox.lock();
+        if asked {
+            inbox.asked.insert(pair.interaction);
+        }
+        inbox.pairs.push(pair);
+    }
+
+    /// What the judge prefers of the pair of `interaction`; `None` where it failed.
+    pub(crate) fn preferred(&self, interaction: InteractionId, preference: Option<Preference>) {
+        let mut inbox = self.inbox.lock();
+        if inbox.preferred.len() < MOST_OPEN {
+            inbox.preferred.insert(interaction, preference);
+        }
     }
 
     /// A user got an answer.
@@ -86,7 +118,7 @@ impl Proving {
         self.bell.notify_one();
     }
 
-    /// A user said something of an answer.
+    /// A user said something of an answer, or its accuracy was judged.
     pub(crate) fn said(&self, id: InteractionId) {
         let mut inbox = self.inbox.lock();
         if inbox.said.len() < MOST_OPEN {
@@ -100,45 +132,29 @@ impl Proving {
     }
 }
 
-/// Looks at the candidate on live traffic, where there is one, until the task is dropped.
+/// Looks at the candidate or the test of versions on live traffic, where there is one, until the task is dropped.
 pub(crate) async fn prove_live(parts: Arc<Parts>) {
-    let mut view = None;
+    let (mut view, mut test) = (None, None);
     loop {
-        let pause = if view.is_some() { LOOK } else { IDLE };
+        let pause = if view.is_some() || test.is_some() { LOOK } else { IDLE };
         let _ = tokio::time::timeout(pause, parts.proving.bell.notified()).await;
         let _turn = parts.proving.turn().await;
-        if let Err(error) = look(&parts, &mut view).await {
+        if let Err(error) = look(&parts, &mut view, &mut test).await {
             tracing::warn!(%error, "the candidate on live traffic could not be looked at");
         }
+        parts.proving.watching.store(view.is_some() || test.is_some(), Ordering::SeqCst);
     }
 }
 
-/// One stage of one rollout as it is looked at.
-struct View {
-    rollout: RolloutId,
-    stage: LiveStage,
-    analysis: StageAnalysis,
-    /// By the champion's interaction; those that count already are gone from here and from `answers`.
-    pairs: BTreeMap<InteractionId, ShadowPair>,
-    /// Since when they wait.
-    answers: BTreeMap<InteractionId, Timestamp>,
-    /// Of which users said something that may not be assessed yet.
-    said: BTreeSet<InteractionId>,
-    /// Pairs that count already.
-    settled: BTreeSet<InteractionId>,
-    recorded: Option<(StageRuling, Timestamp)>,
-}
-
 /// One look: follows the store, settles what came in, and acts on the ruling.
-async fn look(parts: &Arc<Parts>, view: &mut Option<View>) -> Result<()> {
+async fn look(parts: &Arc<Parts>, view: &mut Option<View>, test: &mut Option<Comparing>) -> Result<()> {
     let on_traffic = parts.rollouts.on_traffic().await?;
     let inbox = std::mem::take(&mut *parts.proving.inbox.lock());
     let Some((on_traffic, live)) =
         on_traffic.and_then(|it| it.rollout().live().copied().map(|live| (it, live)))
     else {
-        parts.traffic.clear();
         *view = None;
-        return Ok(());
+        return comparing::look(parts, test, inbox).await;
     };
     let rollout = on_traffic.rollout().clone();
     let answering = if live.stage == LiveStage::Watch { rollout.candidate } else { rollout.champion };
@@ -149,10 +165,9 @@ async fn look(parts: &Arc<Parts>, view: &mut Option<View>) -> Result<()> {
     }
     residents::ensure(parts, rollout.candidate).await?;
     parts.traffic.follow(&rollout);
-    let on_traffic = match on_traffic {
-        OnTraffic::Paused(_) => return Ok(()),
-        live => live,
-    };
+    if matches!(on_traffic, OnTraffic::Paused(_)) && live.stage == LiveStage::Shadow {
+        return Ok(());
+    }
     let view = match view {
         Some(same) if same.rollout == rollout.id && same.stage == live.stage => same,
         other => other.insert(View::open(parts, &rollout, live.stage).await?),
@@ -160,150 +175,27 @@ async fn look(parts: &Arc<Parts>, view: &mut Option<View>) -> Result<()> {
     view.take_in(parts, &rollout, inbox).await?;
     let now = parts.clock.now();
     let result = view.analysis.rule(live.spent_ms(now));
-    view.record(parts, &result, now).await?;
-    match result.ruling {
+    let look = view.look(parts, result, now);
+    let on_traffic = match on_traffic {
+        // Users hear it all the same: a breach ends it, and nothing else is decided meanwhile.
+        OnTraffic::Paused(stage) if look.ruling == StageRuling::Fail => stage.resume(now).await?,
+        OnTraffic::Paused(_) => return Ok(()),
+        live => live,
+    };
+    view.record(parts, &look).await?;
+    match look.ruling {
         StageRuling::Wait => Ok(()),
-        _ => act(parts, on_traffic, &result, now).await,
+        _ => act(parts, on_traffic, look).await,
     }
 }
 
-impl View {
-    async fn open(parts: &Parts, rollout: &Rollout, stage: LiveStage) -> Result<Self> {
-        let mut view = Self {
-            rollout: rollout.id,
-            stage,
-            analysis: StageAnalysis::new(&parts.settings.rollout, stage)?,
-            pairs: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            said: BTreeSet::new(),
-            settled: BTreeSet::new(),
-            recorded: None,
-        };
-        if stage == LiveStage::Shadow {
-            let most = usize::try_from(parts.settings.rollout.shadow.max_pairs).unwrap_or(usize::MAX);
-            for pair in parts.store.shadow_pairs(rollout.id, PairOrder::Oldest, most).await? {
-                view.pairs.insert(pair.interaction, pair);
-            }
-        } else if reaches_everyone(stage) {
-            view.remember_champion(parts, rollout).await?;
-        }
-        tracing::info!(rollout = %rollout.id, candidate = %rollout.candidate, %stage, "a stage begins");
-        Ok(view)
-    }
-
-    /// No request reaches the champion any more: its side is what it answered last.
-    async fn remember_champion(&mut self, parts: &Parts, rollout: &Rollout) -> Result<()> {
-        let latest = parts.store.recent_interactions(BASELINE).await?;
-        for record in latest.iter().rev().filter(|it| it.interaction.version == rollout.champion) {
-            self.analysis.push(Arm::Champion, &observed(parts, record));
-        }
-        Ok(())
-    }
-
-    /// Takes in what came, and settles what can be settled.
-    async fn take_in(&mut self, parts: &Parts, rollout: &Rollout, inbox: Inbox) -> Result<()> {
-        self.said.extend(inbox.said);
-        while self.said.len() > MOST_OPEN {
-            self.said.pop_first(); // The oldest: ids are in the order of time.
-        }
-        if self.stage == LiveStage::Shadow {
-            let fresh =
-                |pair: &ShadowPair| pair.rollout == rollout.id && !self.settled.contains(&pair.interaction);
-            let pairs: Vec<_> = inbox.pairs.into_iter().filter(fresh).collect();
-            self.pairs.extend(pairs.into_iter().map(|pair| (pair.interaction, pair)));
-            return self.settle_pairs(parts).await;
-        }
-        for (version, latency_ms) in inbox.failures {
-            if let Some(arm) = arm(rollout, version) {
-                self.analysis.push(arm, &Observation::of_failure(latency_ms));
-            }
-        }
-        let now = parts.clock.now();
-        self.answers.extend(inbox.answers.into_iter().map(|id| (id, now)));
-        self.settle_answers(parts, rollout).await
-    }
-
-    /// Gives pairs to the analysis, oldest first, each once its champion's answer is settled.
-    async fn settle_pairs(&mut self, parts: &Parts) -> Result<()> {
-        let due: Vec<InteractionId> = self
-            .pairs
-            .iter()
-            .filter(|(id, pair)| self.said.contains(id) || is_over(parts, pair.at, self.pairs.len()))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            let record = parts.store.interaction(id).await?;
-            let Some(pair) = self.pairs.get(&id) else { continue };
-            if !is_settled(parts, &record, self.pairs.len()) {
-                continue;
-            }
-            let judged = judge(parts, pair.clone(), &record).await?;
-            parts.store.append(vec![Event::ShadowPair(Box::new(judged.clone()))]).await?;
-            self.pairs.remove(&id);
-            self.said.remove(&id);
-            self.settled.insert(id);
-            self.analysis.push_pair(&judged);
-        }
-        Ok(())
-    }
-
-    /// The same for answers that users got, of both versions. Others are none of this rollout's.
-    async fn settle_answers(&mut self, parts: &Parts, rollout: &Rollout) -> Result<()> {
-        let open = self.answers.len();
-        let due: Vec<InteractionId> = self
-            .answers
-            .iter()
-            .filter(|(id, since)| self.said.contains(id) || is_over(parts, **since, open))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            let record = match parts.store.interaction(id).await {
-                Err(error) if error.kind == ErrorKind::NotFound => None,
-                record => Some(record?),
-            };
-            let counted = record.and_then(|it| arm(rollout, it.interaction.version).map(|arm| (arm, it)));
-            if counted.as_ref().is_some_and(|(_, record)| !is_settled(parts, record, open)) {
-                continue;
-            }
-            self.answers.remove(&id);
-            self.said.remove(&id);
-            if let Some((arm, record)) = counted {
-                self.analysis.push(arm, &observed(parts, &record));
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts a look on record: each that comes to something else, and one now and then.
-    async fn record(&mut self, parts: &Parts, result: &StageResult, now: Timestamp) -> Result<()> {
-        let same = self.recorded.is_some_and(|(ruling, at)| {
-            ruling == result.ruling && now.0.saturating_sub(at.0) < RECORD_MS && now.0 >= at.0
-        });
-        if same {
-            return Ok(());
-        }
-        let progress = RolloutProgress {
-            rollout: self.rollout,
-            at: now,
-            stage: self.stage,
-            ruling: result.ruling,
-            reason: result.reason.clone(),
-            observations: result.observations,
-            metrics: result.metrics.clone(),
-        };
-        parts.store.append(vec![Event::RolloutProgress(Box::new(progress))]).await?;
-        self.recorded = Some((result.ruling, now));
-        Ok(())
-    }
-}
-
-/// Whether the champion of before answers nobody in this stage.
-fn reaches_everyone(stage: LiveStage) -> bool {
-    match stage {
-        LiveStage::Shadow => false,
-        LiveStage::Canary { percent, .. } => percent >= 100.0,
-        LiveStage::Watch => true,
-    }
+/// Of `events`, the answers whose accuracy is known from now on.
+pub(crate) fn judged(events: &[Event]) -> Vec<InteractionId> {
+    let judged = |event: &Event| match event {
+        Event::Assessment(assessment) if assessment.is_judged() => Some(assessment.interaction),
+        _ => None,
+    };
+    events.iter().filter_map(judged).collect()
 }
 
 /// An answer that a user got, as the analysis takes it.
@@ -351,16 +243,16 @@ async fn judge(parts: &Parts, mut pair: ShadowPair, record: &InteractionRecord) 
 }
 
 /// Lets the candidate go on, or go.
-async fn act(parts: &Arc<Parts>, at: OnTraffic, result: &StageResult, now: Timestamp) -> Result<()> {
+async fn act(parts: &Arc<Parts>, at: OnTraffic, look: RolloutProgress) -> Result<()> {
+    let (ruling, reason, now) = (look.ruling, look.reason.clone(), look.at);
+    let at = at.looked_at(look);
     let rollout = at.rollout().clone();
-    tracing::info!(
-        rollout = %rollout.id, candidate = %rollout.candidate, ruling = ?result.ruling, "{}", result.reason
-    );
-    let outcome = match (result.ruling, parts.settings.rollout.on_inconclusive) {
+    tracing::info!(rollout = %rollout.id, candidate = %rollout.candidate, ?ruling, "{reason}");
+    let outcome = match (ruling, parts.settings.rollout.on_inconclusive) {
         (StageRuling::Wait, _) => return Ok(()),
-        (StageRuling::Succeed, _) => return advance(parts, at, &result.reason, now).await,
+        (StageRuling::Succeed, _) => return advance(parts, at, &reason, now).await,
         (StageRuling::Inconclusive, OnInconclusive::Pause) => {
-            pause(at, now, "rollout", &result.reason).await?;
+            pause(at, now, "rollout", &reason).await?;
             return Ok(());
         }
         (StageRuling::Inconclusive, OnInconclusive::Inconclusive) => Outcome::Inconclusive,
@@ -368,14 +260,14 @@ async fn act(parts: &Arc<Parts>, at: OnTraffic, result: &StageResult, now: Times
     };
     // First the traffic, then the record: no request reaches the candidate while it is written.
     parts.traffic.clear();
-    let verdict = verdict(outcome, &result.reason, now);
+    let verdict = verdict(&rollout, outcome, &reason, now);
     let back = AliasMove {
         alias: Alias::champion(),
         from: rollout.candidate,
         to: rollout.champion,
         at: now,
         by: "rollout".into(),
-        reason: result.reason.clone(),
+        reason,
         rollout: Some(rollout.id),
     };
     match at {
@@ -390,30 +282,63 @@ async fn act(parts: &Arc<Parts>, at: OnTraffic, result: &StageResult, now: Times
     Ok(())
 }
 
-/// The next stage.
+/// A stage is passed: on to the next one, or a wait for the word that it needs.
 async fn advance(parts: &Arc<Parts>, at: OnTraffic, reason: &str, now: Timestamp) -> Result<()> {
-    let steps = &parts.settings.rollout.canary.steps;
-    match at {
-        OnTraffic::Shadow(stage) => match steps.first() {
-            Some(percent) => parts.traffic.follow(stage.canary(*percent, now).await?.rollout()),
-            None => promote(parts, stage, reason, now).await?,
-        },
-        OnTraffic::Canary(stage) => {
-            let done = match stage.rollout().live().map(|live| live.stage) {
-                Some(LiveStage::Canary { step, .. }) => step as usize,
-                _ => steps.len(),
+    let policy = &parts.settings.rollout;
+    match at.rollout().live().and_then(|live| policy.after(&live.stage)) {
+        Some(next) if policy.confirm(next) == Confirmation::Person => {
+            let next = match next {
+                Next::Step(percent) => format!("canary at {percent}%"),
+                Next::Promotion => "the promotion".to_owned(),
             };
-            match steps.get(done + 1) {
-                Some(percent) => parts.traffic.follow(stage.next_step(*percent, now).await?.rollout()),
-                None => promote(parts, stage, reason, now).await?,
-            }
+            let waits = format!("{next} awaits somebody's word; {reason}");
+            hold(at, now, "rollout", &waits, true).await.map(drop)
         }
-        OnTraffic::Watch(stage) => {
-            decide(parts, stage, verdict(Outcome::Promote, reason, now), Vec::new()).await?;
+        _ => go_on(parts, at, reason, now).await,
+    }
+}
+
+/// The next stage.
+async fn go_on(parts: &Arc<Parts>, at: OnTraffic, reason: &str, now: Timestamp) -> Result<()> {
+    let next = at.rollout().live().and_then(|live| parts.settings.rollout.after(&live.stage));
+    match (at, next) {
+        (OnTraffic::Shadow(stage), Some(Next::Step(percent))) => {
+            parts.traffic.follow(stage.canary(percent, now).await?.rollout());
         }
-        OnTraffic::Paused(_) => {}
+        (OnTraffic::Canary(stage), Some(Next::Step(percent))) => {
+            parts.traffic.follow(stage.next_step(percent, now).await?.rollout());
+        }
+        (OnTraffic::Shadow(stage), _) => promote(parts, stage, reason, now).await?,
+        (OnTraffic::Canary(stage), _) => promote(parts, stage, reason, now).await?,
+        (OnTraffic::Watch(stage), _) => {
+            let verdict = verdict(stage.rollout(), Outcome::Promote, reason, now);
+            decide(parts, stage, verdict, Vec::new()).await?;
+        }
+        (OnTraffic::Paused(_), _) => {}
     }
     Ok(())
+}
+
+/// Somebody's word that a candidate may go on. `Conflict` where it awaits none.
+pub(crate) async fn confirm(parts: &Arc<Parts>, at: OnTraffic, by: &str, why: &str) -> Result<Rollout> {
+    let (id, candidate) = (at.rollout().id, at.rollout().candidate);
+    let stage = match at {
+        OnTraffic::Paused(stage) if awaits_word(stage.rollout()) => stage,
+        _ => return Err(Error::conflict(format!("{candidate} awaits nobody's word"))),
+    };
+    let now = parts.clock.now();
+    let look = stage.rollout().evidence.live.last().map(|look| look.reason.clone()).unwrap_or_default();
+    let said = if why.is_empty() { String::new() } else { format!(" ({why})") };
+    let at = stage.resume(now).await?;
+    go_on(parts, at, &format!("confirmed by {by}{said}; {look}"), now).await?;
+    let rollouts = parts.store.rollouts().await?;
+    let rollout = rollouts.into_iter().find(|rollout| rollout.id == id);
+    rollout.ok_or_else(|| Error::not_found(format!("{id} is not there any more")))
+}
+
+/// Whether a candidate has passed and goes on as soon as somebody says so.
+pub(crate) fn awaits_word(rollout: &Rollout) -> bool {
+    matches!(rollout.state, RolloutState::Paused { confirm: true, .. })
 }
 
 /// The candidate becomes champion: watched where the policy has a window, for good where it has none.
@@ -423,7 +348,7 @@ async fn promote<S: Decidable + BeforeWatch>(
     reason: &str,
     now: Timestamp,
 ) -> Result<()> {
-    let verdict = verdict(Outcome::Promote, reason, now);
+    let verdict = verdict(stage.rollout(), Outcome::Promote, reason, now);
     let moves = promote_champion(stage.rollout(), &verdict);
     if parts.settings.rollout.watch.window_s == 0 {
         return decide(parts, stage, verdict, moves).await;
@@ -459,19 +384,24 @@ async fn decide<S: Decidable>(
     Ok(())
 }
 
-fn verdict(outcome: Outcome, reason: &str, at: Timestamp) -> Verdict {
-    Verdict { outcome, reason: reason.to_owned(), at, evidence: Evidence::default() }
+/// A verdict on what was found so far.
+fn verdict(rollout: &Rollout, outcome: Outcome, reason: &str, at: Timestamp) -> Verdict {
+    Verdict { outcome, reason: reason.to_owned(), at, evidence: rollout.evidence.clone() }
 }
 
 /// Holds a candidate where it is. `Conflict` where it is held already.
 pub(crate) async fn pause(at: OnTraffic, now: Timestamp, by: &str, reason: &str) -> Result<Rollout> {
+    hold(at, now, by, reason, false).await
+}
+
+async fn hold(at: OnTraffic, now: Timestamp, by: &str, reason: &str, confirm: bool) -> Result<Rollout> {
     let paused = match at {
-        OnTraffic::Shadow(stage) => stage.pause(now, by, reason).await,
-        OnTraffic::Canary(stage) => stage.pause(now, by, reason).await,
-        OnTraffic::Watch(stage) => stage.pause(now, by, reason).await,
+        OnTraffic::Shadow(stage) => stage.hold(now, by, reason, confirm).await,
+        OnTraffic::Canary(stage) => stage.hold(now, by, reason, confirm).await,
+        OnTraffic::Watch(stage) => stage.hold(now, by, reason, confirm).await,
         OnTraffic::Paused(stage) => {
             let candidate = stage.rollout().candidate;
-            return Err(autoglm_domain::Error::conflict(format!("{candidate} is paused already")));
+            return Err(Error::conflict(format!("{candidate} is paused already")));
         }
     };
     Ok(paused?.rollout().clone())

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AliasMove, Assessment, ErrorPattern, Experience, ExperienceAmendment, Feedback, Interaction,
+    AbTest, AliasMove, Assessment, ErrorPattern, Experience, ExperienceAmendment, Feedback, Interaction,
     ModelVersion, Rollout, RolloutProgress, ShadowPair, Timestamp, TrainingRun,
 };
 
@@ -33,6 +33,8 @@ pub enum Event {
     ShadowPair(Box<ShadowPair>),
     /// A rollout on live traffic was looked at.
     RolloutProgress(Box<RolloutProgress>),
+    /// A test of versions changed state, or more answers are counted; replaces the one with the same id.
+    AbTest(Box<AbTest>),
     /// An alias moved.
     AliasMoved(AliasMove),
 }
@@ -52,6 +54,7 @@ impl Event {
             Self::Rollout(_) => "rollout",
             Self::ShadowPair(_) => "shadow_pair",
             Self::RolloutProgress(_) => "rollout_progress",
+            Self::AbTest(_) => "ab_test",
             Self::AliasMoved(_) => "alias_moved",
         }
     }
@@ -72,6 +75,7 @@ impl Event {
             Self::Rollout(it) => it.at,
             Self::ShadowPair(it) => it.at,
             Self::RolloutProgress(it) => it.at,
+            Self::AbTest(it) => it.at,
             Self::AliasMoved(it) => it.at,
         }
     }
@@ -91,6 +95,7 @@ impl Event {
             Self::Rollout(it) => to_value(it),
             Self::ShadowPair(it) => to_value(it),
             Self::RolloutProgress(it) => to_value(it),
+            Self::AbTest(it) => to_value(it),
             Self::AliasMoved(it) => to_value(it),
         }
     }

@@ -119,6 +119,8 @@ ids! {
     TrainingRunId, TrainingRunKind, "run_", "training run";
     /// Names the way of one candidate through the gate.
     RolloutId, RolloutKind, "roll_", "rollout";
+    /// Names a test of versions against one another.
+    AbTestId, AbTestKind, "ab_", "test of versions";
     /// Names a request that two versions answered.
     ShadowPairId, ShadowPairKind, "pair_", "shadow pair";
 }

@@ -4,6 +4,7 @@
 //! from arrow to arrow, the [`Event`]s that say what happened, the error kinds, and the traits through
 //! which the upper layers reach engine, store and artifacts. Nothing here does I/O or needs a runtime.
 
+mod ab;
 mod artifact;
 mod assessment;
 mod clock;
@@ -23,6 +24,7 @@ mod tool;
 mod training;
 mod version;
 
+pub use ab::{AbArm, AbArmReport, AbState, AbTest, Allocation};
 pub use artifact::{Adapter, ArtifactStore, ContentHash};
 pub use assessment::{Assessment, ErrorPattern, Label, Reference, ReferenceSource, dimension};
 pub use clock::{Clock, IdSource, ManualClock, SequentialIds, SystemClock, SystemIds, Timestamp};
@@ -32,8 +34,8 @@ pub use event::{Event, RecordedEvent};
 pub use experience::{ClusterId, Experience, ExperienceAmendment, Provenance, Vouch};
 pub use feedback::{Feedback, Metric, Thumb};
 pub use id::{
-    AssessmentId, ExperienceId, FeedbackId, Id, IdKind, InteractionId, PatternId, RolloutId, ShadowPairId,
-    TrainingRunId,
+    AbTestId, AssessmentId, ExperienceId, FeedbackId, Id, IdKind, InteractionId, PatternId, RolloutId,
+    ShadowPairId, TrainingRunId,
 };
 pub use interaction::{
     AnswerSource, ChatMessage, Endpoint, FinishReason, Interaction, PromptScore, PromptToken, ResponseFormat,
@@ -49,7 +51,7 @@ pub use rollout::{
     ClusterEvidence, Evidence, Live, LiveStage, MetricEvidence, MetricStatus, Outcome, PairedEvidence,
     Rollout, RolloutProgress, RolloutState, StageRuling, Verdict,
 };
-pub use shadow::{PairOrder, Preference, ShadowAnswer, ShadowPair};
+pub use shadow::{JudgeStanding, PairOrder, Preference, ShadowAnswer, ShadowPair};
 pub use store::{InteractionRecord, Store};
 pub use tool::{Tool, ToolCall, ToolCallPiece, ToolChoice, Toolbox};
 pub use training::{HyperParameters, RunState, TrainingRun, Trigger};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, RolloutId, Timestamp, VersionNumber};
+use crate::{ClusterId, JudgeStanding, RolloutId, Timestamp, VersionNumber};
 
 /// How far a candidate is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub enum RolloutState {
         by: String,
         /// Why.
         reason: String,
+        /// Whether it has passed where it was, and goes on as soon as somebody says so.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        confirm: bool,
     },
     /// A verdict was given: with `promote` the rollout succeeded, with `reject` it failed.
     Decided {
@@ -167,6 +170,9 @@ pub struct RolloutProgress {
     pub observations: u64,
     /// Every metric of the policy.
     pub metrics: Vec<MetricEvidence>,
+    /// How far the judge agrees with people, where one compared the pairs and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeStanding>,
 }
 
 /// The way of one candidate; recorded again at every change of state.
@@ -183,6 +189,9 @@ pub struct Rollout {
     /// How far it is.
     #[serde(flatten)]
     pub state: RolloutState,
+    /// What was found so far, from the offline gate on; empty once a verdict carries it.
+    #[serde(default, skip_serializing_if = "Evidence::is_empty")]
+    pub evidence: Evidence,
 }
 
 impl Rollout {
@@ -261,6 +270,27 @@ pub struct Evidence {
     pub clusters: Vec<ClusterEvidence>,
     /// What the scan found; empty when it passed.
     pub scan: Vec<String>,
+    /// What the offline gate came to, in one sentence, where live traffic decided after it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub gate: String,
+    /// The last look at each stage on live traffic, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub live: Vec<RolloutProgress>,
+}
+
+impl Evidence {
+    /// Whether nothing was found yet.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes in a look at a stage, in the place of an earlier one at the same stage.
+    pub fn look(&mut self, look: RolloutProgress) {
+        if self.live.last().is_some_and(|last| last.stage == look.stage) {
+            self.live.pop();
+        }
+        self.live.push(look);
+    }
 }
 
 /// The end of a rollout.
@@ -296,6 +326,7 @@ mod tests {
             since: Timestamp(11),
             by: "ada".into(),
             reason: "lunch".into(),
+            confirm: false,
         };
         let text = serde_json::to_string(&paused).unwrap();
         assert_eq!(serde_json::from_str::<RolloutState>(&text).unwrap(), paused);

@@ -63,6 +63,23 @@ impl Preference {
     }
 }
 
+/// How far a judge agrees with people, on pairs that they have labelled.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct JudgeStanding {
+    /// Labelled pairs.
+    pub pairs: u64,
+    /// Share of equal verdicts.
+    pub share: f64,
+    /// Cohen's kappa: 1 is always, 0 no more than by chance.
+    pub kappa: f64,
+    /// Lower end of its 95% interval.
+    pub lower: f64,
+    /// Upper end.
+    pub upper: f64,
+    /// Whether that is enough for its verdicts to count.
+    pub trusted: bool,
+}
+
 /// A pair of answers to one request. Recorded when both are there, and once more when they have been judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShadowPair {

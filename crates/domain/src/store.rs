@@ -1,9 +1,9 @@
 //! Port: the store, the one source of truth.
 
 use crate::{
-    Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, Feedback, Interaction,
-    InteractionId, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId, RolloutProgress,
-    ShadowPair, TrainingRun, TrainingRunId, VersionNumber,
+    AbTest, Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, Feedback,
+    Interaction, InteractionId, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId,
+    RolloutProgress, ShadowPair, TrainingRun, TrainingRunId, VersionNumber,
 };
 
 /// An interaction with all that was said and found of it.
@@ -23,7 +23,7 @@ pub trait Store: Send + Sync {
     /// Writes all of `events` or none, durably: when this returns `Ok`, a crash cannot lose them.
     ///
     /// `Conflict` when an interaction, feedback, version number or experience with the same id is already
-    /// there or an [`AliasMove::from`] is not where the alias points; `NotFound` when feedback names an
+    /// there, an [`AliasMove::from`] is not where the alias points, or a rollout or a test of versions has ended already; `NotFound` when feedback names an
     /// unknown interaction; `Unavailable` when the disk is full or the database is locked.
     async fn append(&self, events: Vec<Event>) -> Result<()>;
 
@@ -83,6 +83,9 @@ pub trait Store: Send + Sync {
 
     /// The latest `limit` looks at `rollout`, newest first.
     async fn rollout_progress(&self, rollout: RolloutId, limit: usize) -> Result<Vec<RolloutProgress>>;
+
+    /// Every test of versions, oldest first.
+    async fn ab_tests(&self) -> Result<Vec<AbTest>>;
 
     /// Where every alias points.
     async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>>;

@@ -89,7 +89,8 @@ pub fn events() -> Vec<Event> {
     let hash = ContentHash::of(b"adapter");
     let rollout = |state| {
         let (candidate, champion) = (VersionNumber(13), VersionNumber(12));
-        Event::Rollout(Box::new(Rollout { id: id(9), at: at(90), candidate, champion, state }))
+        let evidence = Evidence::default();
+        Event::Rollout(Box::new(Rollout { id: id(9), at: at(90), candidate, champion, state, evidence }))
     };
     let version = |number: u64, at| {
         Event::Version(Box::new(ModelVersion {
@@ -159,6 +160,7 @@ pub fn events() -> Vec<Event> {
         Event::ShadowPair(Box::new(shadow_pair())),
         Event::RolloutProgress(Box::new(progress())),
         rollout(RolloutState::Decided { verdict: verdict() }),
+        Event::AbTest(Box::new(ab_test())),
         Event::AliasMoved(AliasMove {
             alias: Alias::champion(),
             from: VersionNumber(0),
@@ -199,6 +201,34 @@ fn shadow_pair() -> ShadowPair {
     }
 }
 
+fn ab_test() -> AbTest {
+    let arm = |version| AbArm { version: VersionNumber(version), share: 0.5 };
+    let found = |version, mean| AbArmReport {
+        version: VersionNumber(version),
+        count: 200,
+        mean: Some(mean),
+        lower: mean - 0.125,
+        upper: mean + 0.125,
+        is_in: true,
+    };
+    AbTest {
+        id: id(11),
+        at: at(97),
+        by: "ada".into(),
+        champion: VersionNumber(12),
+        arms: vec![arm(12), arm(13)],
+        allocation: Allocation::Fixed,
+        metric: "accuracy".into(),
+        alpha: 0.05,
+        indifference: 0.0,
+        min_requests: 100,
+        max_requests: 1000,
+        state: AbState::Decided { best: Some(VersionNumber(13)), ended: at(99) },
+        reason: "v13 is shown to be best by `accuracy`".into(),
+        found: vec![found(12, 0.25), found(13, 0.75)],
+    }
+}
+
 fn progress() -> RolloutProgress {
     RolloutProgress {
         rollout: id(9),
@@ -219,6 +249,7 @@ fn progress() -> RolloutProgress {
             limit: -0.05,
             status: MetricStatus::Within,
         }],
+        judge: None,
     }
 }
 

@@ -7,9 +7,10 @@ use std::{
 };
 
 use autoglm_domain::{
-    Alias, AliasMove, Assessment, Cursor, Cursors, Error, ErrorPattern, Event, Experience, ExperienceId, Id,
-    IdKind, Interaction, InteractionId, InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result,
-    Rollout, RolloutId, RolloutProgress, ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
+    AbTest, Alias, AliasMove, Assessment, Cursor, Cursors, Error, ErrorPattern, Event, Experience,
+    ExperienceId, Id, IdKind, Interaction, InteractionId, InteractionRecord, ModelVersion, PairOrder,
+    RecordedEvent, Result, Rollout, RolloutId, RolloutProgress, ShadowPair, Store, TrainingRun,
+    TrainingRunId, VersionNumber,
 };
 use parking_lot::Mutex;
 
@@ -126,6 +127,24 @@ impl Kept {
                 return Err(Error::conflict(format!("alias `{alias}` points at {at}, not at {from}")));
             }
         }
+        if let Event::Rollout(next) = event {
+            let latest = self.events.iter().rev().find_map(|event| match event {
+                Event::Rollout(it) if it.id == next.id => Some(it.is_unfinished()),
+                _ => None,
+            });
+            if latest == Some(false) {
+                return Err(Error::conflict(format!("rollout `{}` has ended already", next.id)));
+            }
+        }
+        if let Event::AbTest(next) = event {
+            let latest = self.events.iter().rev().find_map(|event| match event {
+                Event::AbTest(it) if it.id == next.id => Some(it.is_running()),
+                _ => None,
+            });
+            if latest == Some(false) {
+                return Err(Error::conflict(format!("test of versions `{}` has ended already", next.id)));
+            }
+        }
         if let Some((noun, id)) = needs(event).filter(|name| !self.names.contains(name)) {
             return Err(Error::not_found(format!("no {noun} `{id}`")));
         }
@@ -152,7 +171,7 @@ fn brings(event: &Event) -> Option<Name> {
         Event::Version(it) => Some(version(it.number)),
         Event::ExperienceAmended(_) | Event::AliasMoved(_) => None,
         Event::Pattern(_) | Event::Run(_) | Event::Rollout(_) => None,
-        Event::ShadowPair(_) | Event::RolloutProgress(_) => None,
+        Event::ShadowPair(_) | Event::RolloutProgress(_) | Event::AbTest(_) => None,
     }
 }
 
@@ -165,7 +184,7 @@ fn needs(event: &Event) -> Option<Name> {
         Event::AliasMoved(it) => (it.to != VersionNumber::BASE).then(|| version(it.to)),
         Event::Interaction(_) | Event::Experience(_) | Event::Version(_) => None,
         Event::Pattern(_) | Event::Run(_) | Event::Rollout(_) => None,
-        Event::ShadowPair(_) | Event::RolloutProgress(_) => None,
+        Event::ShadowPair(_) | Event::RolloutProgress(_) | Event::AbTest(_) => None,
     }
 }
 
@@ -350,6 +369,13 @@ impl Store for MemoryStore {
         looks.reverse();
         looks.truncate(limit);
         Ok(looks)
+    }
+
+    async fn ab_tests(&self) -> Result<Vec<AbTest>> {
+        Ok(self.replaced(|event| match event {
+            Event::AbTest(it) => Some((it.id, (**it).clone())),
+            _ => None,
+        }))
     }
 
     async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>> {

@@ -151,6 +151,9 @@ impl Config {
             "at least 1",
             self.judge.max_tokens >= 1,
         )?;
+        check("judge.timeout_ms", self.judge.timeout_ms as f64, "at least 1", self.judge.timeout_ms >= 1)?;
+        check("judge.queue", self.judge.queue as f64, "at least 1", self.judge.queue >= 1)?;
+        check("judge.concurrency", self.judge.concurrency as f64, "at least 1", self.judge.concurrency >= 1)?;
         cosine("judge.min_kappa", self.judge.min_kappa)?;
         score("patterns.below", self.patterns.below)?;
         cosine("patterns.join_similarity", self.patterns.join_similarity)?;

@@ -15,9 +15,9 @@ use axum::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
-    Admin, AliasTable, Config, GatewayError, MetricsPage, Observer, Recall, Route, admin, completions,
-    embeddings, error::with_hint, feedback, health, intake, models, principal::Principals, responses,
-    rollouts,
+    Admin, AliasTable, Config, GatewayError, MetricsPage, Observer, Recall, Route, ab_tests, admin,
+    completions, embeddings, error::with_hint, feedback, health, intake, models, principal::Principals,
+    responses, rollouts,
 };
 
 /// HTTP over ports. Fill in the ports, then [`Gateway::serve`], or [`Gateway::router`] to put the routes
@@ -99,10 +99,13 @@ impl Shared {
             .route("/v1/autoglm/train", post(admin::train))
             .route("/v1/autoglm/promote", post(admin::promote))
             .route("/v1/autoglm/rollback", post(admin::rollback))
-            .route("/v1/autoglm/rollouts", get(rollouts::list))
+            .route("/v1/autoglm/rollouts", get(rollouts::list).post(rollouts::start))
             .route("/v1/autoglm/rollouts/{id}", get(rollouts::one))
             .route("/v1/autoglm/rollouts/{id}/pairs", get(rollouts::pairs))
             .route("/v1/autoglm/rollouts/{id}/{action}", post(rollouts::act))
+            .route("/v1/autoglm/ab-tests", get(ab_tests::list).post(ab_tests::start))
+            .route("/v1/autoglm/ab-tests/{id}", get(ab_tests::one))
+            .route("/v1/autoglm/ab-tests/{id}/stop", post(ab_tests::stop))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))
             .route("/metrics", get(health::metrics))

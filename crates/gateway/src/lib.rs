@@ -68,6 +68,7 @@ mod sse;
 mod whole;
 mod wire;
 
+mod ab_tests;
 mod admin;
 mod completions;
 mod embeddings;
@@ -88,7 +89,8 @@ pub use error::GatewayError;
 pub use gateway::Gateway;
 pub use metrics_page::MetricsPage;
 pub use ports::{
-    Admin, AliasTable, Example, ModelEntry, ModelKind, Observer, Promotion, Recall, RecallDecision,
-    RecallMode, Rollback, RolloutAction, RolloutOrder, Route, Shadow, ShadowRequest, TrainOrder,
+    AbOrder, Admin, AliasTable, Example, ModelEntry, ModelKind, Observer, Promotion, Recall, RecallDecision,
+    RecallMode, Rollback, RolloutAction, RolloutOrder, RolloutStart, Route, Shadow, ShadowRequest,
+    TrainOrder,
 };
 pub use serve::bind;

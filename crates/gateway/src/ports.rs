@@ -1,8 +1,9 @@
 //! Ports of the gateway that are not in `domain`: model names, recall, the loop's ear, the admin's hand.
 
 use autoglm_domain::{
-    Alias, AliasMove, ChatMessage, ContentHash, ExperienceId, Feedback, GenerationInput, Interaction,
-    InteractionId, Result, Rollout, RolloutId, Sampling, Timestamp, TrainingRunId, VersionNumber,
+    AbTest, AbTestId, Alias, AliasMove, Allocation, ChatMessage, ContentHash, ExperienceId, Feedback,
+    GenerationInput, Interaction, InteractionId, Result, Rollout, RolloutId, Sampling, Timestamp,
+    TrainingRunId, VersionNumber,
 };
 use serde::{Deserialize, Serialize};
 
@@ -201,6 +202,19 @@ pub enum RolloutAction {
     Resume,
     /// Stops it without a verdict.
     Abort,
+    /// Lets one go on that has passed and awaits a person's word.
+    Confirm,
+}
+
+/// A person's wish to send a version on its way to the users.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RolloutStart {
+    /// Name of the version: `v3` or the beginning of its hash.
+    pub version: String,
+    /// Who asks.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A person's word on a candidate on live traffic.
@@ -214,6 +228,27 @@ pub struct RolloutOrder {
     pub by: String,
     /// Why.
     pub reason: String,
+}
+
+/// A person's wish for a test of versions. What is not given has a default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AbOrder {
+    /// Names of the versions with their shares of the conversations.
+    pub arms: Vec<(String, f64)>,
+    /// How conversations are shared out.
+    pub allocation: Allocation,
+    /// What they are compared by.
+    pub metric: String,
+    /// Most probability of naming an arm that is not best.
+    pub alpha: Option<f64>,
+    /// Arms this close are as good as one another.
+    pub indifference: Option<f64>,
+    /// Answers that every arm must have given before one is named.
+    pub min_requests: Option<u64>,
+    /// Answers, all arms together, at which it ends undecided.
+    pub max_requests: Option<u64>,
+    /// Who asks.
+    pub by: String,
 }
 
 /// Port: what a person may order through the admin API.
@@ -230,8 +265,19 @@ pub trait Admin: Send + Sync {
     /// ambiguous.
     async fn promote(&self, promotion: Promotion) -> Result<AliasMove>;
 
-    /// Holds, releases or stops a candidate on live traffic. `Conflict` where it is not there, or is held already.
+    /// Sends a version through scan, gate and what follows, and returns once its rollout is on record. `Conflict`
+    /// while another is on its way or a run trains, `NotFound` when there is no such version.
+    async fn start_rollout(&self, order: RolloutStart) -> Result<Rollout>;
+
+    /// Holds, releases, confirms or stops a candidate on live traffic. `Conflict` where it is not there, or is held already.
     async fn rollout(&self, order: RolloutOrder) -> Result<Rollout>;
+
+    /// Begins to share out conversations to versions. `Conflict` while another test or a candidate is on live
+    /// traffic, `NotFound` when there is no such version, `Invalid` when it could not come to an end.
+    async fn start_ab(&self, order: AbOrder) -> Result<AbTest>;
+
+    /// Ends a test. `Conflict` where it has ended.
+    async fn stop_ab(&self, id: AbTestId, by: String, reason: String) -> Result<AbTest>;
 
     /// Moves an alias back. `Conflict` when there is nothing to go back to.
     async fn rollback(&self, rollback: Rollback) -> Result<AliasMove>;

@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    GatewayError, RolloutAction, RolloutOrder,
+    GatewayError, RolloutAction, RolloutOrder, RolloutStart,
     admin::{order, rollout_summary},
+    fields::missing,
     gateway::Shared,
     intake::Arrival,
 };
@@ -34,6 +35,20 @@ pub(crate) async fn list(
     let rollouts = shared.gateway.store.rollouts().await?;
     let data: Vec<Value> = rollouts.iter().rev().map(rollout_summary).collect();
     Ok(Json(json!({"object": "list", "data": data})))
+}
+
+/// Sends a version on its way.
+pub(crate) async fn start(
+    State(shared): State<Arc<Shared>>,
+    Extension(arrival): Extension<Arrival>,
+    body: Body,
+) -> Result<Json<Value>> {
+    let (mut fields, by) = order(&shared, &arrival, body).await?;
+    let version = fields.string("version")?.ok_or_else(|| missing("version"))?;
+    let reason = fields.string("reason")?.unwrap_or_default();
+    fields.finish()?;
+    let rollout = shared.gateway.admin.start_rollout(RolloutStart { version, by, reason }).await?;
+    Ok(Json(rollout_summary(&rollout)))
 }
 
 /// One rollout with the latest looks at it.
@@ -74,7 +89,7 @@ pub(crate) async fn pairs(
     Ok(Json(json!({"object": "list", "data": pairs})))
 }
 
-/// Holds, releases or stops a candidate on live traffic.
+/// Holds, releases, confirms or stops a candidate on live traffic.
 pub(crate) async fn act(
     State(shared): State<Arc<Shared>>,
     Extension(arrival): Extension<Arrival>,
@@ -88,8 +103,10 @@ pub(crate) async fn act(
         "pause" => RolloutAction::Pause,
         "resume" => RolloutAction::Resume,
         "abort" => RolloutAction::Abort,
+        "confirm" => RolloutAction::Confirm,
         other => {
-            let message = format!("a rollout knows no `{other}` (hint: `pause`, `resume` or `abort`)");
+            let message =
+                format!("a rollout knows no `{other}` (hint: `pause`, `resume`, `confirm` or `abort`)");
             return Err(GatewayError::NotFound(message));
         }
     };

@@ -1,12 +1,14 @@
 //! What each event does to the tables: one row in the journal, and its mark on a projection. The same for every engine.
 
 use autoglm_domain::{
-    AliasMove, Assessment, Cursor, ErrorPattern, Event, Feedback, Id, IdKind, ShadowPair, VersionNumber,
+    AbTest, AliasMove, Assessment, Cursor, ErrorPattern, Event, Feedback, Id, IdKind, Rollout, ShadowPair,
+    VersionNumber,
 };
 
 use crate::{
     JournalError,
     db::{Arg, Db},
+    read,
     record::Prepared,
     writer::Append,
 };
@@ -79,16 +81,13 @@ async fn apply(db: &mut impl Db, seq: i64, record: &Prepared) -> Applied {
             let number = column(&record.event, it.number)?;
             unique(db.execute(row, &[seq.into(), number.into()]).await?, "version", it.number)
         }
-        Event::Rollout(it) => {
-            let row = "INSERT INTO rollouts (first_seq, id, latest_seq) VALUES ($1, $2, $1)
-                 ON CONFLICT (id) DO UPDATE SET latest_seq = excluded.latest_seq";
-            replaced(db, row, seq, it.id).await
-        }
+        Event::Rollout(it) => rollout(db, seq, it).await,
         Event::ShadowPair(it) => shadow_pair(db, seq, it).await,
         Event::RolloutProgress(it) => {
             let row = "INSERT INTO rollout_progress (seq, rollout) VALUES ($1, $2)";
             db.execute(row, &[seq.into(), (&it.rollout.to_string()).into()]).await.map(drop)
         }
+        Event::AbTest(it) => ab_test(db, seq, it).await,
         Event::AliasMoved(it) => alias_moved(db, seq, &record.event, it).await,
     }
 }
@@ -109,6 +108,28 @@ async fn journal(db: &mut impl Db, seq: i64, record: &Prepared) -> Applied {
 /// A record that keeps the place of its first event and gets the body of this one.
 async fn replaced<K: IdKind>(db: &mut impl Db, row: &'static str, seq: i64, id: Id<K>) -> Applied {
     db.execute(row, &[seq.into(), (&id.to_string()).into()]).await.map(drop)
+}
+
+/// One that has ended stays as it ended: of two that decide at once, the second is told so.
+async fn rollout(db: &mut impl Db, seq: i64, it: &Rollout) -> Applied {
+    let latest: Option<Rollout> = read::body(db, read::ROLLOUT, &[(&it.id.to_string()).into()]).await?;
+    if latest.is_some_and(|latest| !latest.is_unfinished()) {
+        return Err(JournalError::Ended { noun: noun(it.id), id: it.id.to_string() });
+    }
+    let row = "INSERT INTO rollouts (first_seq, id, latest_seq) VALUES ($1, $2, $1)
+         ON CONFLICT (id) DO UPDATE SET latest_seq = excluded.latest_seq";
+    replaced(db, row, seq, it.id).await
+}
+
+/// The same for a test of versions.
+async fn ab_test(db: &mut impl Db, seq: i64, it: &AbTest) -> Applied {
+    let latest: Option<AbTest> = read::body(db, read::AB_TEST, &[(&it.id.to_string()).into()]).await?;
+    if latest.is_some_and(|latest| !latest.is_running()) {
+        return Err(JournalError::Ended { noun: noun(it.id), id: it.id.to_string() });
+    }
+    let row = "INSERT INTO ab_tests (first_seq, id, latest_seq) VALUES ($1, $2, $1)
+         ON CONFLICT (id) DO UPDATE SET latest_seq = excluded.latest_seq";
+    replaced(db, row, seq, it.id).await
 }
 
 async fn feedback(db: &mut impl Db, seq: i64, it: &Feedback) -> Applied {

@@ -47,6 +47,14 @@ pub enum JournalError {
         /// The id.
         id: String,
     },
+    /// What has ended does not change any more.
+    #[error("{noun} `{id}` has ended already")]
+    Ended {
+        /// What it is.
+        noun: &'static str,
+        /// Its id.
+        id: String,
+    },
     /// A move started from where the alias does not point.
     #[error("alias `{alias}` points at {actual}, not at {expected}")]
     AliasElsewhere {
@@ -219,6 +227,7 @@ impl JournalError {
             Self::Address { .. } | Self::Cursor { .. } => ErrorKind::Invalid,
             Self::CursorAhead { .. } => ErrorKind::Conflict,
             Self::Exists { .. } | Self::AliasElsewhere { .. } | Self::Older { .. } => ErrorKind::Conflict,
+            Self::Ended { .. } => ErrorKind::Conflict,
             Self::NotLeading => ErrorKind::Conflict,
             Self::NoDatabase { .. } | Self::NoTables { .. } => ErrorKind::NotFound,
             Self::LoginRefused { .. } => ErrorKind::Denied,

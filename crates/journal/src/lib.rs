@@ -32,4 +32,4 @@ pub use config::Config;
 pub use error::JournalError;
 pub use postgres::{Leadership, Listener, Postgres, PostgresStore};
 pub use sqlite::{Health, Sqlite, SqliteStore};
-pub use store::{Engine, SqlStore};
+pub use store::{Engine, LiveTraffic, SqlStore};

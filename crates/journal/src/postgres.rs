@@ -15,6 +15,7 @@ pub use listener::Listener;
 
 use std::sync::{Arc, atomic::AtomicI64};
 
+use autoglm_domain::VersionNumber;
 use sqlx::PgConnection;
 
 use self::{address::Address, commit::Server};
@@ -29,6 +30,8 @@ db_of!(
 
 /// Notified with the latest position at each commit.
 const APPENDED: &str = "autoglm_appended";
+/// Notified when a version failed to answer a request: its number and the milliseconds until then.
+const FAILED: &str = "autoglm_failed";
 /// Notified when somebody wants a training run of whoever leads.
 const TRAIN: &str = "autoglm_train";
 
@@ -97,6 +100,16 @@ impl SqlStore<Postgres> {
     /// Those of the connection. That nobody leads just now is none.
     pub async fn order_training(&self) -> Result<(), JournalError> {
         sqlx::query("SELECT pg_notify($1, '')").bind(TRAIN).execute(self.readers()).await?;
+        Ok(())
+    }
+
+    /// Tells whoever leads that `version` failed to answer a request, `latency_ms` after it came in.
+    ///
+    /// # Errors
+    /// Those of the connection. That nobody leads just now is none.
+    pub async fn tell_failure(&self, version: VersionNumber, latency_ms: f64) -> Result<(), JournalError> {
+        let told = format!("{} {latency_ms}", version.0);
+        sqlx::query("SELECT pg_notify($1, $2)").bind(FAILED).bind(told).execute(self.readers()).await?;
         Ok(())
     }
 

@@ -59,6 +59,12 @@ pub(crate) const RUN: &str =
     "SELECT e.seq, e.json FROM runs r JOIN events e ON e.seq = r.latest_seq WHERE r.id = $1";
 pub(crate) const ROLLOUTS: &str =
     "SELECT e.seq, e.json FROM rollouts r JOIN events e ON e.seq = r.latest_seq ORDER BY r.first_seq";
+pub(crate) const ROLLOUT: &str =
+    "SELECT e.seq, e.json FROM rollouts r JOIN events e ON e.seq = r.latest_seq WHERE r.id = $1";
+pub(crate) const AB_TESTS: &str =
+    "SELECT e.seq, e.json FROM ab_tests t JOIN events e ON e.seq = t.latest_seq ORDER BY t.first_seq";
+pub(crate) const AB_TEST: &str =
+    "SELECT e.seq, e.json FROM ab_tests t JOIN events e ON e.seq = t.latest_seq WHERE t.id = $1";
 pub(crate) const OLDEST_PAIRS: &str =
     "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
     WHERE p.rollout = $1 ORDER BY p.first_seq LIMIT $2";
@@ -74,6 +80,14 @@ pub(crate) const PROGRESS: &str =
 pub(crate) const ALIASES: &str = "SELECT name, number FROM aliases ORDER BY name";
 pub(crate) const ALIAS_MOVES: &str = "SELECT e.seq, e.json FROM alias_moves m JOIN events e ON e.seq = m.seq
     WHERE m.alias = $1 ORDER BY m.seq";
+pub(crate) const ANSWERED: &str =
+    "SELECT id, seq FROM interactions WHERE seq > $1 AND seq <= $2 ORDER BY seq";
+pub(crate) const SAID: &str =
+    "SELECT i.id, f.seq FROM feedback f JOIN interactions i ON i.seq = f.interaction_seq
+    WHERE f.seq > $1 AND f.seq <= $2 ORDER BY f.seq";
+pub(crate) const NEW_PAIRS: &str =
+    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.first_seq
+    WHERE p.first_seq > $1 AND p.first_seq <= $2 ORDER BY p.first_seq";
 pub(crate) const LAST_SEQ: &str = "SELECT coalesce(max(seq), 0) FROM events";
 pub(crate) const CURSORS: &str = "SELECT mirror, seq, begun FROM cursors ORDER BY mirror";
 pub(crate) const NAMES: &str = "SELECT name, max(seq) FROM events WHERE seq > $1 AND seq <= $2 GROUP BY name";

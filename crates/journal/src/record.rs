@@ -91,6 +91,7 @@ fn encode(event: &Event) -> serde_json::Result<String> {
         Event::Rollout(data) => json(data),
         Event::ShadowPair(data) => json(data),
         Event::RolloutProgress(data) => json(data),
+        Event::AbTest(data) => json(data),
         Event::AliasMoved(data) => json(data),
     }
 }
@@ -111,6 +112,7 @@ fn decode_data(name: &str, json: &str) -> Result<Event, String> {
         "rollout" => Event::Rollout(data(json)?),
         "shadow_pair" => Event::ShadowPair(data(json)?),
         "rollout_progress" => Event::RolloutProgress(data(json)?),
+        "ab_test" => Event::AbTest(data(json)?),
         "alias_moved" => Event::AliasMoved(data(json)?),
         other => return Err(format!("`{other}` is not the name of an event")),
     })

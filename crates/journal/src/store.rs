@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use autoglm_domain::{
-    Alias, AliasMove, Assessment, Cursor, Cursors, ErrorPattern, Event, Experience, ExperienceId,
+    AbTest, Alias, AliasMove, Assessment, Cursor, Cursors, ErrorPattern, Event, Experience, ExperienceId,
     InteractionId, InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId,
     RolloutProgress, ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
 };
@@ -124,6 +124,21 @@ impl<E: Engine> SqlStore<E> {
     ) -> std::result::Result<Vec<RecordedEvent>, JournalError> {
         let args = [after.into(), upto.into(), read::limit(limit)];
         read::events(&mut *self.reader().await?, read::EXPERIENCE_EVENTS, &args).await
+    }
+
+    /// What came of live traffic after position `after` and up to `upto`, in order: answers, answers that somebody said
+    /// something of, and pairs as they were first recorded.
+    pub async fn traffic_between(
+        &self,
+        after: i64,
+        upto: i64,
+    ) -> std::result::Result<LiveTraffic, JournalError> {
+        let mut reader = self.reader().await?;
+        let args = [after.into(), upto.into()];
+        let answered = ids(reader.rows(read::ANSWERED, &args).await?)?;
+        let said = ids(reader.rows(read::SAID, &args).await?)?;
+        let pairs = read::bodies(&mut *reader, read::NEW_PAIRS, &args).await?;
+        Ok(LiveTraffic { answered, said, pairs })
     }
 
     async fn interactions(
@@ -269,6 +284,10 @@ impl<E: Engine> Store for SqlStore<E> {
         Ok(self.latest_of(read::PROGRESS, rollout, limit).await?)
     }
 
+    async fn ab_tests(&self) -> Result<Vec<AbTest>> {
+        Ok(self.all(read::AB_TESTS).await?)
+    }
+
     async fn aliases(&self) -> Result<Vec<(Alias, VersionNumber)>> {
         Ok(read::aliases(&mut *self.reader().await?).await?)
     }
@@ -298,6 +317,27 @@ impl<E: Engine> Cursors for SqlStore<E> {
         let cursor = Some((mirror.to_owned(), cursor));
         Ok(writer.append(Append { records: Vec::new(), cursor, as_leader: self.as_leader }).await?)
     }
+}
+
+/// What came of live traffic between two positions.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LiveTraffic {
+    /// Requests that were answered.
+    pub answered: Vec<InteractionId>,
+    /// Answers that somebody said something of.
+    pub said: Vec<InteractionId>,
+    /// Pairs of a champion's and a candidate's answer.
+    pub pairs: Vec<ShadowPair>,
+}
+
+fn ids(rows: Vec<(String, i64)>) -> std::result::Result<Vec<InteractionId>, JournalError> {
+    let id = |(id, seq): (String, i64)| {
+        id.parse().map_err(|error: autoglm_domain::Error| JournalError::Damaged {
+            what: format!("event {seq}"),
+            reason: error.message,
+        })
+    };
+    rows.into_iter().map(id).collect()
 }
 
 fn missing(noun: &'static str, id: impl ToString) -> JournalError {

@@ -4,8 +4,8 @@
 //! API calls them: `request_id` is an interaction's. What has no column of its own is in `data`, the event as JSON.
 
 use autoglm_domain::{
-    AnswerSource, Event, Interaction, Outcome, RecordedEvent, RolloutState, RunState, ShadowPair, Timestamp,
-    VersionNumber, dimension,
+    AbState, AnswerSource, Event, Interaction, Outcome, RecordedEvent, RolloutState, RunState, ShadowPair,
+    Timestamp, VersionNumber, dimension,
 };
 use serde::Serialize;
 
@@ -97,6 +97,7 @@ tables! {
         champion_latency_ms Real, candidate_latency_ms Real, champion_overall Real, candidate_overall Real,
         gain Real, distance Real, preference Text, route Text, principal_group Text, data Text;
     "rollout_progress": rollout_id Text, stage Text, ruling Text, observations Int, reason Text, data Text;
+    "ab_test": test_id Text, metric Text, allocation Text, state Text, best Int, reason Text, data Text;
     "alias_moved": alias Text, from_version Int, to_version Int, moved_by Text, reason Text, rollout_id Text, data Text;
 }
 
@@ -208,6 +209,20 @@ fn columns(event: &Event) -> Result<Vec<Cell>, LakeError> {
             count(it.observations),
             text(&it.reason),
         ],
+        Event::AbTest(it) => {
+            let best = match it.state {
+                AbState::Decided { best, .. } => best,
+                _ => None,
+            };
+            vec![
+                id(it.id),
+                text(&it.metric),
+                word(&it.allocation)?,
+                tag(&it.state, "state")?,
+                best.map_or(Cell::Null, version),
+                text(&it.reason),
+            ]
+        }
         Event::AliasMoved(it) => vec![
             text(&it.alias.0),
             version(it.from),

@@ -14,90 +14,15 @@
 //! Thaler and Ravishankar 1998), so that only the sessions of an arm that is dropped move, and no table of sessions
 //! has to be kept.
 
-use autoglm_domain::VersionNumber;
+use autoglm_domain::{AbArm, AbArmReport, AbTest, VersionNumber};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    MeanSequence, MetricConfig, RolloutError,
+    MeanSequence, MetricConfig, RolloutError, RolloutPolicy,
     metric::{Better, Metric},
     observation::Observation,
     sticky,
 };
-
-/// How sessions are shared out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Allocation {
-    /// By the arms' shares, to the end.
-    #[default]
-    Fixed,
-    /// By the arms' shares among those that may still be best.
-    Bandit,
-}
-
-/// One version of a test.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ArmConfig {
-    /// The version.
-    pub version: VersionNumber,
-    /// Its share of the sessions, in relation to the others'.
-    pub share: f64,
-}
-
-/// A test of versions against one another.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AbConfig {
-    /// The versions; at least two.
-    pub arms: Vec<ArmConfig>,
-    /// How sessions are shared out.
-    pub allocation: Allocation,
-    /// What they are compared by: a score, a rate, `tokens`, or an expression's name. No quantile.
-    pub metric: String,
-    /// The expression, where the metric is one; its limits are not looked at.
-    pub expression: MetricConfig,
-    /// Most probability of naming an arm that is not best, 0 to 1 (exclusive).
-    pub alpha: f64,
-    /// Arms this close are as good as one another, in the metric's unit.
-    pub indifference: f64,
-    /// Answers that every arm must have given before one is named.
-    pub min_requests: u64,
-    /// Answers, all arms together, at which the test ends undecided.
-    pub max_requests: u64,
-}
-
-impl Default for AbConfig {
-    fn default() -> Self {
-        Self {
-            arms: Vec::new(),
-            allocation: Allocation::Fixed,
-            metric: "accuracy".into(),
-            expression: MetricConfig::default(),
-            alpha: 0.05,
-            indifference: 0.0,
-            min_requests: 100,
-            max_requests: 100_000,
-        }
-    }
-}
-
-/// One arm so far.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ArmReport {
-    /// The version.
-    pub version: VersionNumber,
-    /// Answers with a value.
-    pub count: u64,
-    /// Their mean.
-    pub mean: Option<f64>,
-    /// Lower end of its confidence sequence.
-    pub lower: f64,
-    /// Upper end.
-    pub upper: f64,
-    /// Whether it may still be best.
-    pub is_in: bool,
-}
 
 /// A test so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,87 +34,71 @@ pub struct AbReport {
     /// Why, in one sentence.
     pub reason: String,
     /// The arms, in the order of the configuration.
-    pub arms: Vec<ArmReport>,
+    pub arms: Vec<AbArmReport>,
 }
 
 #[derive(Debug, Clone)]
 struct ArmState {
-    config: ArmConfig,
+    config: AbArm,
     mean: MeanSequence,
     /// Once out, out for good: the sequence's ends only close in.
     is_in: bool,
 }
 
-/// A running test. Deterministic: the same answers in the same order, the same report.
+/// The version that answers a conversation while `test` runs; `None` where the test has no arms.
+pub fn assigned(test: &AbTest, principal: &str, session: Option<&str>) -> Option<VersionNumber> {
+    place(&test.id.to_string(), principal, session, &test.open_arms())
+}
+
+/// Weighted rendezvous hashing: a conversation moves only when its own arm is dropped.
+fn place(salt: &str, principal: &str, session: Option<&str>, arms: &[AbArm]) -> Option<VersionNumber> {
+    let weight = |arm: &AbArm| {
+        let place = sticky::place(&format!("{salt}/{}", arm.version), principal, session);
+        // Towards 0 where the place is 0, so that no division by it happens.
+        (arm.version, -arm.share / place.max(f64::MIN_POSITIVE).ln().min(-f64::MIN_POSITIVE))
+    };
+    arms.iter().map(weight).max_by(|a, b| a.1.total_cmp(&b.1)).map(|(version, _)| version)
+}
+
+/// The analysis of a running test. Deterministic: the same answers in the same order, the same report.
 #[derive(Debug, Clone)]
-pub struct AbTest {
-    config: AbConfig,
+pub struct AbAnalysis {
+    test: AbTest,
     metric: Metric,
     arms: Vec<ArmState>,
 }
 
-impl AbTest {
-    /// A test by `config`. `Invalid` when it has fewer than two arms, an arm twice or without a share, a metric
-    /// that is no mean, or could never end.
-    pub fn new(config: AbConfig) -> Result<Self, RolloutError> {
-        let wrong = |name, value: String, limit| Err(RolloutError::Policy { name, value, limit });
-        if config.arms.len() < 2 {
-            return wrong("ab.arms", config.arms.len().to_string(), "at least two versions are compared");
-        }
-        for (at, arm) in config.arms.iter().enumerate() {
-            if !(arm.share > 0.0 && arm.share.is_finite()) {
-                return wrong("ab.arms.share", arm.share.to_string(), "it must be above 0");
-            }
-            if config.arms.iter().take(at).any(|other| other.version == arm.version) {
-                return wrong("ab.arms.version", arm.version.to_string(), "each version is there once");
-            }
-        }
-        if !(config.alpha > 0.0 && config.alpha < 0.5) {
-            return wrong("ab.alpha", config.alpha.to_string(), "it must be above 0 and below 0.5");
-        }
-        if !(config.indifference >= 0.0 && config.indifference.is_finite()) {
-            return wrong("ab.indifference", config.indifference.to_string(), "it must be at least 0");
-        }
-        let least = config.min_requests.saturating_mul(config.arms.len() as u64);
-        if config.max_requests < least.max(1) {
-            let reason = format!(
-                "the test ends at {} answers (`max_requests`) and {} arms need {} each (`min_requests`)",
-                config.max_requests,
-                config.arms.len(),
-                config.min_requests
-            );
-            return Err(RolloutError::NeverEnds { reason });
-        }
-        let measured =
-            MetricConfig { ratio: None, absolute: None, difference: Some(0.0), ..config.expression.clone() };
-        let metric = Metric::new(&config.metric, &measured)?;
+impl AbAnalysis {
+    /// The analysis of `test`, whose metric may be an expression of `policy`. `Invalid` when it has fewer than two
+    /// arms, an arm twice or without a share, a metric that is no mean, or could never end.
+    pub fn new(test: &AbTest, policy: &RolloutPolicy) -> Result<Self, RolloutError> {
+        check(test)?;
+        let named = policy.metrics.get(&test.metric).filter(|named| named.expression.is_some());
+        let measured = MetricConfig {
+            ratio: None,
+            absolute: None,
+            difference: Some(0.0),
+            ..named.cloned().unwrap_or_default()
+        };
+        let metric = Metric::new(&test.metric, &measured)?;
         if metric.quantile().is_some() || !metric.is_of_arms() {
             let reason = "is no mean of single answers, which a test compares".into();
-            return Err(RolloutError::Metric { metric: config.metric, reason });
+            return Err(RolloutError::Metric { metric: test.metric.clone(), reason });
         }
-        let alpha = config.alpha / config.arms.len() as f64;
+        let alpha = test.alpha / test.arms.len() as f64;
+        // Out is out for good, also over a restart.
+        let is_out = |arm: &AbArm| test.found.iter().any(|it| it.version == arm.version && !it.is_in);
         let state =
-            |arm: &ArmConfig| ArmState { config: arm.clone(), mean: MeanSequence::new(alpha), is_in: true };
-        Ok(Self { arms: config.arms.iter().map(state).collect(), metric, config })
+            |arm: &AbArm| ArmState { config: *arm, mean: MeanSequence::new(alpha), is_in: !is_out(arm) };
+        Ok(Self { arms: test.arms.iter().map(state).collect(), metric, test: test.clone() })
     }
 
-    /// The arm (its index) of a session; `salt` is the test's id.
-    pub fn assign(&self, salt: &str, principal: &str, session: Option<&str>) -> usize {
-        let weight = |(index, arm): (usize, &ArmState)| {
-            let place = sticky::place(&format!("{salt}/{}", arm.config.version), principal, session);
-            // Towards 0 where the place is 0, so that no division by it happens.
-            (index, -arm.config.share / place.max(f64::MIN_POSITIVE).ln().min(-f64::MIN_POSITIVE))
-        };
-        let open = self.arms.iter().enumerate().filter(|(_, arm)| arm.is_in || self.is_fixed());
-        open.map(weight).max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(index, _)| index)
-    }
-
-    /// Takes in one answer. An arm that is not there is ignored.
-    pub fn push(&mut self, arm: usize, observation: &Observation) {
+    /// Takes in one answer of `version`. One that is no arm is ignored.
+    pub fn push(&mut self, version: VersionNumber, observation: &Observation) {
         let Some(value) = self.metric.value(observation) else { return };
         let scaled = self.metric.scaled(value);
         let higher = if self.metric.better == Better::Higher { scaled } else { 1.0 - scaled };
-        if let Some(arm) = self.arms.get_mut(arm) {
+        if let Some(arm) = self.arms.iter_mut().find(|arm| arm.config.version == version) {
             arm.mean.push(higher);
         }
         let best = self.arms.iter().map(|arm| arm.mean.lower()).fold(0.0, f64::max);
@@ -202,10 +111,10 @@ impl AbTest {
     pub fn report(&self) -> AbReport {
         let arms = self.arms.iter().map(|arm| self.arm_report(arm)).collect();
         let total: u64 = self.arms.iter().map(|arm| arm.mean.count()).sum();
-        let waiting = self.arms.iter().find(|arm| arm.is_in && arm.mean.count() < self.config.min_requests);
+        let waiting = self.arms.iter().find(|arm| arm.is_in && arm.mean.count() < self.test.min_requests);
         let (best, is_over, reason) = match (waiting, self.best()) {
             (None, Some((arm, reason))) => (Some(arm.config.version), true, reason),
-            _ if total >= self.config.max_requests => {
+            _ if total >= self.test.max_requests => {
                 (None, true, format!("no version is shown to be best after {total} answers"))
             }
             (Some(arm), _) => {
@@ -213,7 +122,7 @@ impl AbTest {
                     "{} answered {} of {} requests",
                     arm.config.version,
                     arm.mean.count(),
-                    self.config.min_requests
+                    self.test.min_requests
                 );
                 (None, false, reason)
             }
@@ -238,7 +147,7 @@ impl AbTest {
         let width = self.metric.range.1 - self.metric.range.0;
         let most = others().map(|arm| arm.mean.upper()).fold(0.0, f64::max);
         let behind = (most - leader.mean.lower()) * width;
-        (behind <= self.config.indifference).then(|| {
+        (behind <= self.test.indifference).then(|| {
             (
                 leader,
                 format!(
@@ -249,13 +158,13 @@ impl AbTest {
         })
     }
 
-    fn arm_report(&self, arm: &ArmState) -> ArmReport {
+    fn arm_report(&self, arm: &ArmState) -> AbArmReport {
         let back = |share: f64| {
             let share = if self.metric.better == Better::Higher { share } else { 1.0 - share };
             self.metric.unscaled(share)
         };
         let ends = (back(arm.mean.lower()), back(arm.mean.upper()));
-        ArmReport {
+        AbArmReport {
             version: arm.config.version,
             count: arm.mean.count(),
             mean: arm.mean.mean().map(back),
@@ -264,23 +173,79 @@ impl AbTest {
             is_in: arm.is_in,
         }
     }
+}
 
-    fn is_fixed(&self) -> bool {
-        self.config.allocation == Allocation::Fixed
+/// That it can begin, and come to an end.
+fn check(test: &AbTest) -> Result<(), RolloutError> {
+    let wrong = |name, value: String, limit| Err(RolloutError::Policy { name, value, limit });
+    if test.arms.len() < 2 {
+        return wrong("ab.arms", test.arms.len().to_string(), "at least two versions are compared");
     }
+    for (at, arm) in test.arms.iter().enumerate() {
+        if !(arm.share > 0.0 && arm.share.is_finite()) {
+            return wrong("ab.arms.share", arm.share.to_string(), "it must be above 0");
+        }
+        if test.arms.iter().take(at).any(|other| other.version == arm.version) {
+            return wrong("ab.arms.version", arm.version.to_string(), "each version is there once");
+        }
+    }
+    if !(test.alpha > 0.0 && test.alpha < 0.5) {
+        return wrong("ab.alpha", test.alpha.to_string(), "it must be above 0 and below 0.5");
+    }
+    if !(test.indifference >= 0.0 && test.indifference.is_finite()) {
+        return wrong("ab.indifference", test.indifference.to_string(), "it must be at least 0");
+    }
+    let least = test.min_requests.saturating_mul(test.arms.len() as u64);
+    if test.max_requests < least.max(1) {
+        let reason = format!(
+            "the test ends at {} answers (`max_requests`) and {} arms need {} each (`min_requests`)",
+            test.max_requests,
+            test.arms.len(),
+            test.min_requests
+        );
+        return Err(RolloutError::NeverEnds { reason });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use autoglm_domain::{AbState, Allocation, Id, Timestamp};
     use rand::{RngExt as _, SeedableRng as _};
 
     use super::*;
 
-    fn config(allocation: Allocation, arms: &[(u64, f64)]) -> AbConfig {
-        let arm =
-            |(version, share): &(u64, f64)| ArmConfig { version: VersionNumber(*version), share: *share };
-        let arms = arms.iter().map(arm).collect();
-        AbConfig { arms, allocation, min_requests: 50, max_requests: 20_000, ..AbConfig::default() }
+    fn test_of(allocation: Allocation, arms: &[(u64, f64)]) -> AbTest {
+        AbTest {
+            id: Id::new(uuid::Uuid::from_u128(1)),
+            at: Timestamp(1),
+            by: "ada".into(),
+            champion: VersionNumber(1),
+            arms: arms
+                .iter()
+                .map(|(version, share)| AbArm { version: VersionNumber(*version), share: *share })
+                .collect(),
+            allocation,
+            metric: "accuracy".into(),
+            alpha: 0.05,
+            indifference: 0.0,
+            min_requests: 50,
+            max_requests: 20_000,
+            state: AbState::Running,
+            reason: String::new(),
+            found: Vec::new(),
+        }
+    }
+
+    fn analysis(test: &AbTest) -> AbAnalysis {
+        AbAnalysis::new(test, &RolloutPolicy::default()).unwrap()
+    }
+
+    /// The version that answers session `n` while the arms stand as `analysis` says.
+    fn assign(analysis: &AbAnalysis, n: u64) -> VersionNumber {
+        let found = analysis.arms.iter().map(|arm| analysis.arm_report(arm)).collect();
+        let test = AbTest { found, ..analysis.test.clone() };
+        assigned(&test, "ada", Some(&n.to_string())).unwrap()
     }
 
     fn answer(score: f64) -> Observation {
@@ -289,14 +254,15 @@ mod tests {
 
     /// Runs a test to its end; every answer is right with its arm's probability. Gives the report and the answers
     /// of each arm.
-    fn run(config: AbConfig, rates: &[f64], seed: u64) -> (AbReport, Vec<u64>) {
+    fn run(test: AbTest, rates: &[f64], seed: u64) -> (AbReport, Vec<u64>) {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        let mut test = AbTest::new(config).unwrap();
+        let mut test = analysis(&test);
         let mut session = 0;
         loop {
             session += 1;
-            let arm = test.assign("ab_1", "ada", Some(&format!("{seed}/{session}")));
-            test.push(arm, &answer(if rng.random::<f64>() < rates[arm] { 100.0 } else { 0.0 }));
+            let version = assign(&test, seed * 1_000_000 + session);
+            let rate = rates[version.0 as usize - 1];
+            test.push(version, &answer(if rng.random::<f64>() < rate { 100.0 } else { 0.0 }));
             if session % 25 == 0 {
                 let report = test.report();
                 if report.is_over {
@@ -313,10 +279,10 @@ mod tests {
         let rates = [0.7, 0.55, 0.85];
         let (mut fixed, mut bandit) = (0, 0);
         for seed in 0..10 {
-            let (report, counts) = run(config(Allocation::Fixed, &arms), &rates, seed);
+            let (report, counts) = run(test_of(Allocation::Fixed, &arms), &rates, seed);
             assert_eq!(report.best, Some(VersionNumber(3)), "{}", report.reason);
             fixed += counts[0] + counts[1];
-            let (report, counts) = run(config(Allocation::Bandit, &arms), &rates, seed);
+            let (report, counts) = run(test_of(Allocation::Bandit, &arms), &rates, seed);
             assert_eq!(report.best, Some(VersionNumber(3)), "{}", report.reason);
             bandit += counts[0] + counts[1];
         }
@@ -328,10 +294,10 @@ mod tests {
     fn equal_arms_are_named_best_no_more_often_than_alpha() {
         let mut named = 0;
         for seed in 0..60 {
-            let bandit = AbConfig {
+            let bandit = AbTest {
                 alpha: 0.1,
                 max_requests: 3_000,
-                ..config(Allocation::Bandit, &[(1, 1.0), (2, 1.0)])
+                ..test_of(Allocation::Bandit, &[(1, 1.0), (2, 1.0)])
             };
             named += u32::from(run(bandit, &[0.8, 0.8], seed).0.best.is_some());
         }
@@ -340,34 +306,35 @@ mod tests {
 
     #[test]
     fn sessions_keep_their_arm_when_another_is_dropped() {
-        let mut test = AbTest::new(config(Allocation::Bandit, &[(1, 1.0), (2, 2.0), (3, 1.0)])).unwrap();
-        let arms = |test: &AbTest| -> Vec<usize> {
-            (0..4_000).map(|n| test.assign("ab_1", "ada", Some(&n.to_string()))).collect()
-        };
+        let versions = [1, 2, 3].map(VersionNumber);
+        let mut test = analysis(&test_of(Allocation::Bandit, &[(1, 1.0), (2, 2.0), (3, 1.0)]));
+        let arms =
+            |test: &AbAnalysis| -> Vec<VersionNumber> { (0..4_000).map(|n| assign(test, n)).collect() };
         let before = arms(&test);
-        let share = before.iter().filter(|arm| **arm == 1).count();
+        let share = before.iter().filter(|arm| **arm == versions[1]).count();
         assert!((1_900..2_100).contains(&share), "{share} of 4000 at a share of a half");
         for _ in 0..300 {
-            test.push(0, &answer(0.0));
-            test.push(1, &answer(100.0));
-            test.push(2, &answer(100.0));
+            test.push(versions[0], &answer(0.0));
+            test.push(versions[1], &answer(100.0));
+            test.push(versions[2], &answer(100.0));
         }
         assert_eq!(test.report().arms.iter().map(|arm| arm.is_in).collect::<Vec<_>>(), [false, true, true]);
         let after = arms(&test);
-        assert!(before.iter().zip(&after).all(|(before, after)| *before == 0 || before == after));
-        assert!(after.iter().all(|arm| *arm != 0));
+        assert!(before.iter().zip(&after).all(|(before, after)| *before == versions[0] || before == after));
+        assert!(after.iter().all(|arm| *arm != versions[0]));
     }
 
     #[test]
     fn arms_that_are_as_good_end_a_test_that_is_told_so_and_lower_can_be_better() {
-        let alike = AbConfig {
+        let alike = AbTest {
             metric: "error_rate".into(),
             indifference: 0.05,
-            ..config(Allocation::Fixed, &[(1, 1.0), (2, 1.0)])
+            ..test_of(Allocation::Fixed, &[(1, 1.0), (2, 1.0)])
         };
-        let mut test = AbTest::new(alike).unwrap();
+        let mut test = analysis(&alike);
         for n in 0..4_000 {
-            test.push(n % 2, &Observation { failed: n % 100 < 2, ..Observation::default() });
+            let failed = Observation { failed: n % 100 < 2, ..Observation::default() };
+            test.push(VersionNumber(1 + n % 2), &failed);
         }
         let report = test.report();
         assert!(report.best.is_some() && report.reason.contains("no version is better"), "{report:?}");
@@ -375,16 +342,30 @@ mod tests {
     }
 
     #[test]
-    fn senseless_tests_are_refused() {
-        let refused = |config: AbConfig| AbTest::new(config).unwrap_err().to_string();
-        let two = || config(Allocation::Fixed, &[(1, 1.0), (2, 1.0)]);
-        assert!(refused(config(Allocation::Fixed, &[(1, 1.0)])).contains("at least two"));
-        assert!(
-            refused(config(Allocation::Fixed, &[(1, 1.0), (1, 1.0)])).contains("each version is there once")
-        );
-        assert!(refused(config(Allocation::Fixed, &[(1, 1.0), (2, 0.0)])).contains("above 0"));
-        assert!(refused(AbConfig { max_requests: 99, ..two() }).contains("can never finish"));
-        assert!(refused(AbConfig { metric: "latency_p95".into(), ..two() }).contains("no mean"));
-        assert!(refused(AbConfig { metric: "judge".into(), ..two() }).contains("no mean"));
+    fn senseless_tests_are_refused_and_expressions_of_the_policy_are_known() {
+        let mut policy = RolloutPolicy::default();
+        let pace = MetricConfig {
+            expression: Some("latency_ms / max(tokens, 1)".into()),
+            least: Some(0.0),
+            most: Some(1000.0),
+            better: Some(Better::Lower),
+            ratio: Some(1.3),
+            ..MetricConfig::default()
+        };
+        policy.metrics.insert("pace".into(), pace);
+        let refused = |test: AbTest| AbAnalysis::new(&test, &policy).unwrap_err().to_string();
+        let two = || test_of(Allocation::Fixed, &[(1, 1.0), (2, 1.0)]);
+        assert!(refused(test_of(Allocation::Fixed, &[(1, 1.0)])).contains("at least two"));
+        let twice = test_of(Allocation::Fixed, &[(1, 1.0), (1, 1.0)]);
+        assert!(refused(twice).contains("each version is there once"));
+        assert!(refused(test_of(Allocation::Fixed, &[(1, 1.0), (2, 0.0)])).contains("above 0"));
+        assert!(refused(AbTest { max_requests: 99, ..two() }).contains("can never finish"));
+        assert!(refused(AbTest { metric: "latency_p95".into(), ..two() }).contains("no mean"));
+        assert!(refused(AbTest { metric: "judge".into(), ..two() }).contains("no mean"));
+        let mut paced = AbAnalysis::new(&AbTest { metric: "pace".into(), ..two() }, &policy).unwrap();
+        let slow = Observation { latency_ms: 100.0, tokens: 10, ..Observation::default() };
+        paced.push(VersionNumber(2), &slow);
+        let mean = paced.report().arms[1].mean.unwrap();
+        assert!((mean - 10.0).abs() < 1e-9, "{mean}");
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong at the gate. A bad candidate is no error: that is a verdict.
 
-use autoglm_domain::{Error, ErrorKind, RolloutId, VersionNumber};
+use autoglm_domain::{AbTestId, Error, ErrorKind, RolloutId, VersionNumber};
 
 /// Why there is no verdict, or a rollout could not be recorded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -66,6 +66,9 @@ pub enum RolloutError {
         /// Its candidate.
         candidate: VersionNumber,
     },
+    /// Versions are being compared, which a candidate's traffic would disturb.
+    #[error("the test of versions {0} is not over")]
+    Testing(AbTestId),
     /// A change of state that is not on the way of a candidate.
     #[error("a rollout cannot go from {from} to {to}")]
     IllegalTransition {
@@ -90,7 +93,7 @@ impl RolloutError {
             | Self::SameVersion(_) => ErrorKind::Invalid,
             Self::EngineUnavailable { .. } => ErrorKind::Unavailable,
             Self::NotResident { .. } => ErrorKind::NotFound,
-            Self::Busy { .. } | Self::IllegalTransition { .. } => ErrorKind::Conflict,
+            Self::Busy { .. } | Self::Testing(_) | Self::IllegalTransition { .. } => ErrorKind::Conflict,
             Self::Store(error) => error.kind,
         }
     }
@@ -102,6 +105,7 @@ impl RolloutError {
             ),
             Self::NotResident { version, .. } => Some(format!("load {version} before its gate")),
             Self::Busy { .. } => Some("wait for its verdict; after a crash, recover() aborts it".into()),
+            Self::Testing(_) => Some("wait for its end, or stop it".into()),
             Self::Store(error) => error.hint.clone(),
             Self::Setting { .. }
             | Self::Policy { .. }

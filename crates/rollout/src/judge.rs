@@ -217,7 +217,7 @@ impl Judge {
                     fell: cluster.fell(self.config.min_cluster_pairs),
                 })
                 .collect(),
-            scan: Vec::new(),
+            ..Evidence::default()
         }
     }
 

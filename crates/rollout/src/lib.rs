@@ -10,7 +10,7 @@
 //! In reading order: [`PairedSequence`] is the statistics, [`Judge`] the decision rule of the gate, [`Gate`] asks
 //! the engine, [`RolloutRunner`] records how far a candidate is, so that nothing is lost when the process dies;
 //! then [`RolloutPolicy`], [`StageAnalysis`] and the types of a rollout on traffic ([`OnTraffic`]), and tests of
-//! several versions against one another ([`AbTest`]). Nothing here knows how an adapter is loaded or where it is
+//! several versions against one another ([`AbAnalysis`]). Nothing here knows how an adapter is loaded or where it is
 //! stored, how traffic is split, or how two answers are compared; nothing here scans an adapter.
 
 mod gamblers;
@@ -44,7 +44,7 @@ mod trial;
 
 mod error;
 
-pub use ab::{AbConfig, AbReport, AbTest, Allocation, ArmConfig, ArmReport};
+pub use ab::{AbAnalysis, AbReport, assigned};
 pub use analysis::{StageAnalysis, StageResult};
 pub use cache::AnswerCache;
 pub use config::GateConfig;
@@ -55,7 +55,9 @@ pub use live::{BeforeWatch, Canary, OnLive, OnTraffic, Paused, Shadow, Watch};
 pub use mean::MeanSequence;
 pub use metric::{Better, MetricConfig, MetricRole};
 pub use observation::{Arm, Observation, Said};
-pub use policy::{CanaryPolicy, OnInconclusive, RolloutPolicy, ShadowPolicy, WatchPolicy};
+pub use policy::{
+    CanaryPolicy, Confirmation, Next, OnInconclusive, RolloutPolicy, ShadowPolicy, WatchPolicy,
+};
 pub use quantile::QuantileSequence;
 pub use runner::{Finished, Recovered, RolloutRunner, promote_champion};
 pub use score::{NormalisedMatch, Scorer};

@@ -14,7 +14,7 @@
 
 use std::{marker::PhantomData, sync::Arc};
 
-use autoglm_domain::{Event, Live, LiveStage, Rollout, RolloutState, Store, Timestamp};
+use autoglm_domain::{Event, Live, LiveStage, Rollout, RolloutProgress, RolloutState, Store, Timestamp};
 
 use crate::{
     OfflineGate, RolloutError, Stage, check_transition,
@@ -92,6 +92,17 @@ impl OnTraffic {
             Self::Paused(stage) => stage.rollout(),
         }
     }
+
+    /// The same with a look at it, which the next transition records.
+    #[must_use]
+    pub fn looked_at(self, look: RolloutProgress) -> Self {
+        match self {
+            Self::Shadow(stage) => Self::Shadow(stage.with_evidence(|it| it.look(look))),
+            Self::Canary(stage) => Self::Canary(stage.with_evidence(|it| it.look(look))),
+            Self::Watch(stage) => Self::Watch(stage.with_evidence(|it| it.look(look))),
+            Self::Paused(stage) => Self::Paused(stage.with_evidence(|it| it.look(look))),
+        }
+    }
 }
 
 impl Stage<OfflineGate> {
@@ -137,18 +148,21 @@ impl<S: BeforeWatch> Stage<S> {
 }
 
 impl<S: OnLive> Stage<S> {
-    /// Holds the candidate where it is; the time in the stage stands still.
-    pub async fn pause(
+    /// Holds the candidate where it is; the time in the stage stands still. With `confirm` it has passed, and goes on
+    /// as soon as somebody says so.
+    pub async fn hold(
         self,
         now: Timestamp,
         by: impl Into<String>,
         reason: impl Into<String>,
+        confirm: bool,
     ) -> Result<Stage<Paused>, RolloutError> {
         let Some(live) = self.rollout.live() else {
             return Err(RolloutError::IllegalTransition { from: name(&self.rollout.state), to: "paused" });
         };
         let live = Live { spent_ms: live.spent_ms(now), since: now, stage: live.stage };
-        let state = RolloutState::Paused { live, since: now, by: by.into(), reason: reason.into() };
+        let (by, reason) = (by.into(), reason.into());
+        let state = RolloutState::Paused { live, since: now, by, reason, confirm };
         check_transition(&self.rollout.state, &state)?;
         let rollout = self.record(state, Vec::new()).await?;
         Ok(stage(self.store, rollout))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use autoglm_domain::LiveStage;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -40,6 +41,15 @@ pub struct RolloutPolicy {
     pub metrics: BTreeMap<String, MetricConfig>,
 }
 
+/// Where a candidate goes that passed a stage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Next {
+    /// To a canary step of this percentage.
+    Step(f64),
+    /// To the champion's place.
+    Promotion,
+}
+
 /// What an undecided stage ends as. There is no value that promotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -50,6 +60,17 @@ pub enum OnInconclusive {
     Reject,
     /// Paused, until a person decides.
     Pause,
+}
+
+/// Whose word a candidate needs before it goes on to a stage that it may enter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confirmation {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// A person's: it is paused until somebody confirms it by the API or the command line.
+    Person,
 }
 
 /// The candidate answers beside the champion, unseen.
@@ -84,6 +105,8 @@ pub struct CanaryPolicy {
     pub min_s: u64,
     /// Seconds at which a step ends undecided.
     pub max_s: u64,
+    /// Whose word each step needs before it begins.
+    pub confirm: Confirmation,
 }
 
 /// After the promotion.
@@ -92,6 +115,8 @@ pub struct CanaryPolicy {
 pub struct WatchPolicy {
     /// Seconds in which a breach still brings the previous version back; 0 leaves the watch out.
     pub window_s: u64,
+    /// Whose word the promotion before it needs, also where there is no watch.
+    pub confirm: Confirmation,
 }
 
 impl Default for RolloutPolicy {
@@ -128,13 +153,19 @@ impl Default for ShadowPolicy {
 
 impl Default for CanaryPolicy {
     fn default() -> Self {
-        Self { steps: vec![1.0, 5.0, 25.0, 50.0, 100.0], min_requests: 50, min_s: 60, max_s: 86_400 }
+        Self {
+            steps: vec![1.0, 5.0, 25.0, 50.0, 100.0],
+            min_requests: 50,
+            min_s: 60,
+            max_s: 86_400,
+            confirm: Confirmation::Nobody,
+        }
     }
 }
 
 impl Default for WatchPolicy {
     fn default() -> Self {
-        Self { window_s: 3_600 }
+        Self { window_s: 3_600, confirm: Confirmation::Nobody }
     }
 }
 
@@ -252,6 +283,24 @@ impl RolloutPolicy {
         ))
     }
 
+    /// What comes after `stage` once it is passed; `None` after the watch.
+    pub fn after(&self, stage: &LiveStage) -> Option<Next> {
+        let step = match stage {
+            LiveStage::Shadow => 0,
+            LiveStage::Canary { step, .. } => *step as usize + 1,
+            LiveStage::Watch => return None,
+        };
+        Some(self.canary.steps.get(step).map_or(Next::Promotion, |percent| Next::Step(*percent)))
+    }
+
+    /// Whose word `next` needs.
+    pub fn confirm(&self, next: Next) -> Confirmation {
+        match next {
+            Next::Step(_) => self.canary.confirm,
+            Next::Promotion => self.watch.confirm,
+        }
+    }
+
     /// Whether there is a shadow stage.
     pub fn has_shadow(&self) -> bool {
         self.shadow.min_pairs > 0
@@ -326,6 +375,22 @@ mod tests {
             it.metrics.insert("judge".into(), MetricConfig::improve(0.0));
         });
         assert!(no_pairs.contains("there is no shadow"), "{no_pairs}");
+    }
+
+    #[test]
+    fn after_the_shadow_come_the_steps_and_then_the_promotion() {
+        let mut policy = RolloutPolicy::default();
+        policy.canary.steps = vec![5.0, 50.0];
+        policy.canary.confirm = Confirmation::Person;
+        let canary = |step, percent| LiveStage::Canary { step, percent };
+        assert_eq!(policy.after(&LiveStage::Shadow), Some(Next::Step(5.0)));
+        assert_eq!(policy.after(&canary(0, 5.0)), Some(Next::Step(50.0)));
+        assert_eq!(policy.after(&canary(1, 50.0)), Some(Next::Promotion));
+        assert_eq!(policy.after(&LiveStage::Watch), None);
+        assert_eq!(policy.confirm(Next::Step(5.0)), Confirmation::Person);
+        assert_eq!(policy.confirm(Next::Promotion), Confirmation::Nobody);
+        policy.canary.steps.clear();
+        assert_eq!(policy.after(&LiveStage::Shadow), Some(Next::Promotion));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use autoglm_domain::{
-    Alias, AliasMove, Clock, ErrorKind, Event, Id, IdSource, LiveStage, Outcome, Rollout, RolloutState,
-    Store, Verdict, VersionNumber,
+    AbTest, Alias, AliasMove, Clock, ErrorKind, Event, Evidence, Id, IdSource, LiveStage, Outcome, Rollout,
+    RolloutState, Store, Verdict, VersionNumber,
 };
 
 use crate::{
@@ -59,7 +59,7 @@ impl RolloutRunner {
         Self { first, ..self }
     }
 
-    /// Records a new rollout. `Conflict` while another is unfinished, `Invalid` when both are one version.
+    /// Records a new rollout. `Conflict` while another or a test of versions is unfinished, `Invalid` when both are one version.
     pub async fn begin(
         &self,
         candidate: VersionNumber,
@@ -71,9 +71,13 @@ impl RolloutRunner {
         if let Some(busy) = self.store.rollouts().await?.into_iter().find(Rollout::is_unfinished) {
             return Err(RolloutError::Busy { rollout: busy.id, candidate: busy.candidate });
         }
+        if let Some(test) = self.store.ab_tests().await?.into_iter().find(AbTest::is_running) {
+            return Err(RolloutError::Testing(test.id));
+        }
         let id = Id::next(self.ids.as_ref());
         let state = RolloutState::Scanning;
-        let rollout = Rollout { id, at: self.clock.now(), candidate, champion, state };
+        let evidence = Evidence::default();
+        let rollout = Rollout { id, at: self.clock.now(), candidate, champion, state, evidence };
         Stage::begin(Arc::clone(&self.store), rollout).await
     }
 
@@ -112,6 +116,8 @@ impl RolloutRunner {
             && let Some(first) = self.first
         {
             let now = self.clock.now();
+            let gate = Evidence { gate: verdict.reason.clone(), ..verdict.evidence.clone() };
+            let stage = stage.with_evidence(|evidence| *evidence = gate);
             let rollout = match first {
                 LiveStage::Canary { percent, .. } => stage.canary(percent, now).await?.rollout().clone(),
                 _ => stage.shadow(now).await?.rollout().clone(),

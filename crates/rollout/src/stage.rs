@@ -14,7 +14,7 @@
 
 use std::{marker::PhantomData, sync::Arc};
 
-use autoglm_domain::{Event, LiveStage, Rollout, RolloutState, Store, Verdict};
+use autoglm_domain::{Event, Evidence, LiveStage, Rollout, RolloutState, Store, Verdict};
 
 use crate::RolloutError;
 
@@ -101,9 +101,16 @@ impl<S: Decidable> Stage<S> {
 }
 
 impl<S> Stage<S> {
-    /// The rollout as it was last recorded.
+    /// The rollout as it was last recorded, with what was found since.
     pub fn rollout(&self) -> &Rollout {
         &self.rollout
+    }
+
+    /// The same with more evidence, which the next transition records.
+    #[must_use]
+    pub fn with_evidence(mut self, add: impl FnOnce(&mut Evidence)) -> Self {
+        add(&mut self.rollout.evidence);
+        self
     }
 
     /// Stops without a verdict.
@@ -116,7 +123,11 @@ impl<S> Stage<S> {
         state: RolloutState,
         others: Vec<Event>,
     ) -> Result<Rollout, RolloutError> {
-        let next = Rollout { state, ..self.rollout.clone() };
+        let mut next = Rollout { state, ..self.rollout.clone() };
+        if matches!(next.state, RolloutState::Decided { .. }) {
+            // The verdict carries it from now on.
+            next.evidence = Evidence::default();
+        }
         let mut events = vec![Event::Rollout(Box::new(next.clone()))];
         events.extend(others);
         self.store.append(events).await?;
@@ -200,6 +211,7 @@ mod tests {
             since: Timestamp(2),
             by: "ada".into(),
             reason: "a look".into(),
+            confirm: false,
         };
         let (shadow, watch) = (live(LiveStage::Shadow), live(LiveStage::Watch));
         let gate = RolloutState::OfflineGate;

@@ -5,6 +5,7 @@
 //! empty data directory ([`Host`]); clients run in the same process, so their work is on the bill too.
 
 mod host;
+mod instant;
 mod latency;
 mod traffic;
 
@@ -12,6 +13,7 @@ pub(crate) mod corrections;
 pub(crate) mod engine;
 pub(crate) mod load;
 pub(crate) mod perplexity;
+pub(crate) mod rollback;
 pub(crate) mod rollouts;
 pub(crate) mod serving;
 pub(crate) mod swap;

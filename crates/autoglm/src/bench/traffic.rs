@@ -13,7 +13,8 @@ use autoglm_domain::{Clock as _, SystemClock, Timestamp};
 use crate::demo::{Answer, Asking, Client, RecallMode, Stream, Utterance};
 
 /// How every request of a load is asked: of the weights, so that each goes through the model.
-const ASKING: Asking<'static> = Asking { task: None, recall: Some(RecallMode::Off) };
+pub(crate) const ASKING: Asking<'static> =
+    Asking { task: None, recall: Some(RecallMode::Off), reference: None };
 
 /// One request of a load.
 #[derive(Debug)]
@@ -47,10 +48,10 @@ impl Prompts {
         self.utterances.get(at % self.utterances.len().max(1))
     }
 
-    async fn ask(&self, client: &Client, due: Instant) -> Option<Sample> {
+    async fn ask(&self, client: &Client, due: Instant, asking: Asking<'static>) -> Option<Sample> {
         let utterance = self.next()?;
         let sent = SystemClock.now();
-        let answer = client.ask(utterance, ASKING).await;
+        let answer = client.ask(utterance, asking).await;
         Some(Sample { sent, latency: due.elapsed(), answer })
     }
 }
@@ -65,7 +66,7 @@ pub(crate) async fn without_pause(
     let clients = (0..connections).map(|_| async {
         let mut samples = Vec::new();
         while !stop.load(Ordering::Acquire) {
-            match prompts.ask(client, Instant::now()).await {
+            match prompts.ask(client, Instant::now(), ASKING).await {
                 Some(sample) => samples.push(sample),
                 None => break,
             }
@@ -84,17 +85,25 @@ pub(crate) async fn at_rate(
     time: Duration,
 ) -> Vec<Sample> {
     let begin = Instant::now();
+    at_rate_while(client, prompts, rate, || (begin.elapsed() < time).then_some(ASKING)).await
+}
+
+/// The same for as long as `next` says how the next request is asked.
+pub(crate) async fn at_rate_while(
+    client: &Client,
+    prompts: &Arc<Prompts>,
+    rate: f64,
+    mut next: impl FnMut() -> Option<Asking<'static>>,
+) -> Vec<Sample> {
+    let begin = Instant::now();
     let mut requests = tokio::task::JoinSet::new();
     let mut number = 0_u32;
     loop {
-        let offset = Duration::from_secs_f64(f64::from(number) / rate);
-        if offset >= time {
-            break;
-        }
-        let due = begin + offset;
+        let due = begin + Duration::from_secs_f64(f64::from(number) / rate);
         tokio::time::sleep_until(due.into()).await;
+        let Some(asking) = next() else { break };
         let (client, prompts) = (client.clone(), Arc::clone(prompts));
-        requests.spawn(async move { prompts.ask(&client, due).await });
+        requests.spawn(async move { prompts.ask(&client, due, asking).await });
         number += 1;
     }
     requests.join_all().await.into_iter().flatten().collect()

@@ -35,6 +35,8 @@ enum BenchCommand {
     Corrections(CorrectionsArgs),
     /// Promotions and rollbacks under load
     Swap(SwapArgs),
+    /// A champion that disappoints under load: how soon nobody is answered by it any more
+    Rollback(RollbackArgs),
     /// Latency of short requests with and without training beside them
     Serving(ServingArgs),
     /// Requests a second by the number of connections
@@ -68,6 +70,16 @@ struct SwapArgs {
     /// Connections that ask meanwhile
     #[arg(long, default_value_t = 8, value_name = "N")]
     connections: usize,
+}
+
+#[derive(Debug, Args)]
+struct RollbackArgs {
+    /// Requests a second, sent whether or not earlier ones were answered
+    #[arg(long, default_value_t = 200.0, value_name = "RATE")]
+    rate: f64,
+    /// Let a double of an upstream answer, at once and without a model
+    #[arg(long)]
+    instant: bool,
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +173,16 @@ pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Prin
             }
             let failure = report.failures.first().map(|first| format!(": {first}")).unwrap_or_default();
             Err(Error::internal(format!("some requests did not go as promised{failure}")).into())
+        }
+        BenchCommand::Rollback(args) => {
+            within("rate", args.rate, 1.0, 10_000.0)?;
+            let report = bench::rollback::run(settings, args.rate, args.instant).await?;
+            show(&report, json, printer, bench::rollback::print)?;
+            if report.is_clean() {
+                return Ok(());
+            }
+            let failure = report.failures.first().map(|first| format!(": {first}")).unwrap_or_default();
+            Err(Error::internal(format!("the rollback did not go as promised{failure}")).into())
         }
         BenchCommand::Serving(args) => {
             within("rounds", args.rounds as f64, 1.0, 1000.0)?;

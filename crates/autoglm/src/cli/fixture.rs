@@ -67,6 +67,21 @@ impl Fixture {
         Self { folder }
     }
 
+    /// The same with a candidate in its canary, watched for a while already.
+    pub(super) async fn with_canary() -> Self {
+        let fixture = Self::new().await;
+        fixture.append(canary_events(LiveStage::Canary { step: 1, percent: 5.0 })).await;
+        fixture
+    }
+
+    /// Writes more into it.
+    pub(super) async fn append(&self, events: Vec<Event>) {
+        let file = self.folder.path().join("autoglm.db");
+        let store = SqliteStore::open(file, autoglm_journal::Config::default()).await.unwrap();
+        store.append(events).await.unwrap();
+        store.close().await.unwrap();
+    }
+
     /// A path in a folder beside the data.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -311,6 +326,7 @@ fn rollout(n: u64, candidate: u64, champion: u64, outcome: Outcome) -> Rollout {
         retention: Some(paired(0.8, after)),
         clusters,
         scan: if fell { vec!["q_proj.lora_A holds NaN".into()] } else { Vec::new() },
+        ..Evidence::default()
     };
     let reason = if fell { "banking fell from 80.0% to 40.0%" } else { "new skill rose from 20.0% to 90.0%" };
     Rollout {
@@ -321,6 +337,7 @@ fn rollout(n: u64, candidate: u64, champion: u64, outcome: Outcome) -> Rollout {
         state: RolloutState::Decided {
             verdict: Verdict { outcome, reason: reason.into(), at: at(51 + n as i64), evidence },
         },
+        evidence: Evidence::default(),
     }
 }
 
@@ -333,5 +350,124 @@ fn promotion() -> AliasMove {
         by: "gate".into(),
         reason: "new skill rose from 20.0% to 90.0%".into(),
         rollout: Some(id(1)),
+    }
+}
+
+/// A third rollout, of the second version, at `stage`: it passed the gate and the shadow.
+pub(super) fn canary_events(stage: LiveStage) -> Vec<Event> {
+    let shadow = look(63, LiveStage::Shadow, StageRuling::Succeed, 200);
+    let evidence = Evidence {
+        new_skill: Some(paired(0.2, 0.9)),
+        gate: "new skill rose from 20.0% to 90.0%".into(),
+        live: vec![shadow.clone()],
+        ..Evidence::default()
+    };
+    let canary = Rollout {
+        id: id(3),
+        at: at(60),
+        candidate: VersionNumber(2),
+        champion: VersionNumber(1),
+        state: RolloutState::Live(Live::begin(stage, at(64))),
+        evidence,
+    };
+    vec![
+        Event::RolloutProgress(Box::new(look(61, LiveStage::Shadow, StageRuling::Wait, 12))),
+        Event::RolloutProgress(Box::new(shadow)),
+        Event::ShadowPair(Box::new(pair(1, "balance", "balance, I think", 90.0))),
+        Event::ShadowPair(Box::new(pair(2, "transfer", "weather", 0.0))),
+        Event::RolloutProgress(Box::new(look(65, stage, StageRuling::Wait, 31))),
+        Event::Rollout(Box::new(canary)),
+    ]
+}
+
+/// A test of both versions, in which the second is out.
+pub(super) fn ab_test() -> AbTest {
+    let arm = |version| AbArm { version: VersionNumber(version), share: 0.5 };
+    let found = |version, mean: f64, is_in| AbArmReport {
+        version: VersionNumber(version),
+        count: 120,
+        mean: Some(mean),
+        lower: mean - 7.5,
+        upper: mean + 6.25,
+        is_in,
+    };
+    AbTest {
+        id: id(1),
+        at: at(70),
+        by: "ada".into(),
+        champion: VersionNumber(1),
+        arms: vec![arm(1), arm(2)],
+        allocation: Allocation::Bandit,
+        metric: "accuracy".into(),
+        alpha: 0.05,
+        indifference: 0.0,
+        min_requests: 100,
+        max_requests: 1000,
+        state: AbState::Decided { best: Some(VersionNumber(1)), ended: at(71) },
+        reason: "v1 is shown to be best by `accuracy`".into(),
+        found: vec![found(1, 90.0, true), found(2, 50.0, false)],
+    }
+}
+
+fn look(minute: i64, stage: LiveStage, ruling: StageRuling, observations: u64) -> RolloutProgress {
+    let metric = |metric: &str, estimate, ends: Option<(f64, f64)>, limit, status| MetricEvidence {
+        metric: metric.into(),
+        champion_count: observations,
+        candidate_count: observations,
+        champion: Some(80.0),
+        candidate: Some(84.5),
+        estimate: Some(estimate),
+        lower: ends.map(|ends| ends.0),
+        upper: ends.map(|ends| ends.1),
+        limit,
+        status,
+    };
+    RolloutProgress {
+        rollout: id(3),
+        at: at(minute),
+        stage,
+        ruling,
+        reason: format!("{observations} of 200 pairs are there"),
+        observations,
+        metrics: vec![
+            metric("accuracy", 4.5, Some((0.25, 8.75)), 0.0, MetricStatus::Shown),
+            metric("latency_p95", 1.04, None, 1.5, MetricStatus::Within),
+        ],
+        judge: (stage == LiveStage::Shadow).then_some(JudgeStanding {
+            pairs: 120,
+            share: 0.9,
+            kappa: 0.8,
+            lower: 0.7,
+            upper: 0.9,
+            trusted: true,
+        }),
+    }
+}
+
+fn pair(n: u64, champion: &str, candidate: &str, overall: f64) -> ShadowPair {
+    let answer = |version: u64, text: &str, overall| ShadowAnswer {
+        version: VersionNumber(version),
+        text: text.into(),
+        tool_calls: Vec::new(),
+        finish_reason: Some(FinishReason::Stop),
+        error: None,
+        usage: Usage { prompt_tokens: 5, completion_tokens: 1 },
+        latency_ms: 12.0,
+        first_token_ms: Some(9.0),
+        scores: BTreeMap::from([("accuracy".to_owned(), overall)]),
+        overall: Some(overall),
+    };
+    ShadowPair {
+        id: id(n),
+        at: at(60 + n as i64),
+        interaction: id(n),
+        rollout: id(3),
+        champion: answer(1, champion, 100.0),
+        candidate: answer(2, candidate, overall),
+        diff: PairDiff { distance: 1.0 - overall / 100.0, ..PairDiff::default() },
+        preference: None,
+        route: "banking".into(),
+        cluster: None,
+        principal_group: "anonymous".into(),
     }
 }

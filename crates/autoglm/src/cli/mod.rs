@@ -8,15 +8,18 @@ mod http;
 mod logging;
 mod settings_args;
 
+mod ab;
 mod bench;
 mod chat;
 mod completions;
 mod config;
 mod demo;
 mod experiences;
+mod judge;
 mod patterns;
 mod pretrain;
 mod quantize;
+mod rollback;
 mod rollouts;
 mod runs;
 mod score;
@@ -69,12 +72,20 @@ enum Command {
     /// List training runs
     #[command(subcommand)]
     Runs(runs::RunsCommand),
-    /// List what the gate decided, and on what evidence
+    /// Send candidates on their way, follow them, and see what was decided on what evidence
     #[command(subcommand)]
     Rollouts(rollouts::RolloutsCommand),
+    /// Take back what came to the users last: a candidate on live traffic, else the champion
+    Rollback(rollback::RollbackArgs),
+    /// Compare versions on live traffic, with fixed shares or a bandit
+    #[command(subcommand)]
+    Ab(ab::AbCommand),
     /// List, export and import what was learned from
     #[command(subcommand)]
     Experiences(experiences::ExperiencesCommand),
+    /// Measure how far the judge of pairs agrees with people
+    #[command(subcommand)]
+    Judge(judge::JudgeCommand),
     /// List patterns of wrong answers
     #[command(subcommand)]
     Patterns(patterns::PatternsCommand),
@@ -134,7 +145,10 @@ async fn run(cli: Cli, printer: &Printer) -> Outcome {
         Command::Trace(args) => trace::run(args, settings, printer).await,
         Command::Runs(command) => runs::run(command, settings, printer).await,
         Command::Rollouts(command) => rollouts::run(command, settings, printer).await,
+        Command::Rollback(args) => rollback::run(args, settings, printer).await,
+        Command::Ab(command) => ab::run(command, settings, printer).await,
         Command::Experiences(command) => experiences::run(command, settings, printer).await,
+        Command::Judge(command) => judge::run(command, settings, printer).await,
         Command::Patterns(command) => patterns::run(command, settings, printer).await,
         Command::Score(args) => score::run(&args, settings, printer),
         Command::Pretrain(args) => pretrain::run(args, settings, printer),

@@ -1,9 +1,16 @@
-//! `autoglm rollouts`
+//! `autoglm rollouts`: candidates on their way, and a person's word on them.
+//!
+//! What was recorded is read from the store, beside a running server or without one. A word goes to the running server,
+//! which acts on it before it answers.
 
-use autoglm_domain::{Error, LiveStage, Outcome as Ruling, PairedEvidence, Rollout, RolloutId, RolloutState};
+mod order;
+mod pairs;
+mod show;
+
+use autoglm_domain::{Error, LiveStage, Outcome as Ruling, Rollout, RolloutId, RolloutState};
 use clap::{Args, Subcommand};
 
-use crate::printer::{Look, Outcome, Printer, Table, oneline, shortened, time};
+use crate::printer::{Outcome, Printer, Table, shortened, time};
 
 use super::{
     data::Data,
@@ -15,8 +22,20 @@ use super::{
 pub(super) enum RolloutsCommand {
     /// List candidates on their way, oldest first
     List(ListArgs),
-    /// Show what a verdict rests on
-    Show(ShowArgs),
+    /// Show what a verdict rests on, and the looks at a candidate on live traffic
+    Show(show::ShowArgs),
+    /// Read what champion and candidate answered to the same requests
+    Pairs(pairs::PairsArgs),
+    /// Ask a running server to send a version on its way to the users
+    Start(order::StartArgs),
+    /// Hold a candidate on live traffic where it is
+    Pause(order::OrderArgs),
+    /// Let a paused candidate go on
+    Resume(order::OrderArgs),
+    /// Let a candidate go on that has passed and awaits somebody's word
+    Confirm(order::OrderArgs),
+    /// Stop a candidate on live traffic, without a verdict
+    Abort(order::OrderArgs),
 }
 
 /// Arguments of `rollouts list`.
@@ -29,30 +48,18 @@ pub(super) struct ListArgs {
     data: DataArgs,
 }
 
-/// Arguments of `rollouts show`.
-#[derive(Debug, Args)]
-pub(super) struct ShowArgs {
-    /// A rollout's id, or a candidate such as v3 (its latest rollout)
-    #[arg(value_name = "ROLLOUT")]
-    id: String,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    data: DataArgs,
-}
-
 /// Runs a command of `rollouts`.
 pub(super) async fn run(command: RolloutsCommand, settings: &SettingsArgs, printer: &Printer) -> Outcome {
+    let data = async |data: &DataArgs| Data::read(&settings.load("warn", [data.named()])?).await;
     match command {
-        RolloutsCommand::List(args) => {
-            let data = Data::read(&settings.load("warn", [args.data.named()])?).await?;
-            list(&data, args.json, printer).await
-        }
-        RolloutsCommand::Show(args) => {
-            let data = Data::read(&settings.load("warn", [args.data.named()])?).await?;
-            show(&data, &args, printer).await
-        }
+        RolloutsCommand::List(args) => list(&data(&args.data).await?, args.json, printer).await,
+        RolloutsCommand::Show(args) => show::run(&data(&args.data).await?, &args, printer).await,
+        RolloutsCommand::Pairs(args) => pairs::run(&data(&args.data).await?, &args, printer).await,
+        RolloutsCommand::Start(args) => order::start(args, settings, printer).await,
+        RolloutsCommand::Pause(args) => order::order("pause", args, settings, printer).await,
+        RolloutsCommand::Resume(args) => order::order("resume", args, settings, printer).await,
+        RolloutsCommand::Confirm(args) => order::order("confirm", args, settings, printer).await,
+        RolloutsCommand::Abort(args) => order::order("abort", args, settings, printer).await,
     }
 }
 
@@ -90,6 +97,7 @@ pub(super) fn state(state: &RolloutState) -> (&'static str, &str) {
             LiveStage::Canary { .. } => ("canary", ""),
             LiveStage::Watch => ("watch", ""),
         },
+        RolloutState::Paused { reason, confirm: true, .. } => ("awaits a word", reason),
         RolloutState::Paused { reason, .. } => ("paused", reason),
         RolloutState::Decided { verdict } => (ruling(verdict.outcome), &verdict.reason),
         RolloutState::Aborted { reason } => ("aborted", reason),
@@ -105,73 +113,24 @@ fn ruling(outcome: Ruling) -> &'static str {
     }
 }
 
-async fn show(data: &Data, args: &ShowArgs, printer: &Printer) -> Outcome {
-    let rollout = find(data, &args.id).await?;
-    if args.json {
-        return printer.json(&rollout);
-    }
-    let (state, reason) = state(&rollout.state);
-    let mut lines = vec![
-        printer.styled(Look::Bold, &rollout.id.to_string()),
-        format!("began      {}", time(rollout.at)),
-        format!("candidate  {}", rollout.candidate),
-        format!("champion   {}", rollout.champion),
-        format!("state      {state}"),
-    ];
-    if !reason.is_empty() {
-        lines.push(format!("reason     {}", oneline(reason)));
-    }
-    let RolloutState::Decided { verdict } = &rollout.state else {
-        return printer.data(&lines.join("\n"));
-    };
-    lines.push(format!("decided    {}", time(verdict.at)));
-    lines.extend(verdict.evidence.scan.iter().map(|finding| format!("scan       {}", oneline(finding))));
-    lines.push(String::new());
-    printer.data(&lines.join("\n"))?;
-    let columns = ["EVIDENCE", ">PAIRS", ">CHAMPION", ">CANDIDATE", ">DIFFERENCE", "INTERVAL", "FINDING"];
-    let mut table = Table::new(&columns);
-    let evidence = &verdict.evidence;
-    for (name, paired) in [("new skill", &evidence.new_skill), ("retention, pooled", &evidence.retention)] {
-        if let Some(paired) = paired {
-            table.row(row(name, paired, ""));
-        }
-    }
-    for cluster in &evidence.clusters {
-        let finding = format!(
-            "{}, may fall {}",
-            if cluster.fell { "fell" } else { "held" },
-            percent(cluster.tolerance)
-        );
-        table.row(row(&format!("  {}", cluster.name), &cluster.paired, &finding));
-    }
-    if table.is_empty() { Ok(()) } else { printer.table(&table) }
-}
-
-fn row(name: &str, paired: &PairedEvidence, finding: &str) -> [String; 7] {
-    [
-        name.to_owned(),
-        paired.pairs.to_string(),
-        percent(paired.champion_mean),
-        percent(paired.candidate_mean),
-        format!("{:+.1}%", paired.difference * 100.0),
-        format!("{:+.1}% to {:+.1}%", paired.lower * 100.0, paired.upper * 100.0),
-        finding.to_owned(),
-    ]
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}%", share * 100.0)
-}
-
+/// A rollout by its id, by its candidate (the latest one of it), or `current`, which is the one on live traffic.
 async fn find(data: &Data, name: &str) -> autoglm_domain::Result<Rollout> {
     let rollouts = data.store.rollouts().await?;
     let found = match name.parse::<RolloutId>() {
         Ok(id) => rollouts.into_iter().find(|rollout| rollout.id == id),
         Err(error) if name.starts_with("roll_") => return Err(error),
+        Err(_) if name == CURRENT => rollouts.into_iter().find(|rollout| rollout.live().is_some()),
         Err(_) => {
             let candidate = data.registry.resolve(name).await?;
             rollouts.into_iter().rfind(|rollout| rollout.candidate == candidate)
         }
     };
-    found.ok_or_else(|| Error::not_found(format!("no rollout `{name}`")).with_hint("`autoglm rollouts list`"))
+    found.ok_or_else(|| match name {
+        CURRENT => Error::not_found("no candidate is on live traffic")
+            .with_hint("`autoglm rollouts list` names them all"),
+        _ => Error::not_found(format!("no rollout `{name}`")).with_hint("`autoglm rollouts list`"),
+    })
 }
+
+/// The rollout that is on live traffic, for people.
+const CURRENT: &str = "current";

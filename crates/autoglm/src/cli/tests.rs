@@ -1,13 +1,16 @@
 use std::sync::Arc;
 
-use autoglm_domain::{ErrorKind, ExperienceId, FeedbackId, InteractionId, RolloutId, TrainingRunId};
-use clap::CommandFactory as _;
+use autoglm_domain::{
+    Alias, AliasMove, ErrorKind, Event, ExperienceId, FeedbackId, InteractionId, LiveStage, RolloutId,
+    Timestamp, TrainingRunId, VersionNumber,
+};
+use clap::{CommandFactory as _, Parser as _};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{
     Cli,
-    fixture::{Ended, Fixture, command, uuid},
+    fixture::{Ended, Fixture, ab_test, canary_events, command, uuid},
 };
 
 /// The help of a command and of all below it.
@@ -61,6 +64,128 @@ async fn listings() {
         text += &format!("$ autoglm {}\n{}\n", arguments.join(" "), ended.text());
     }
     insta::assert_snapshot!(text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_on_live_traffic() {
+    let fixture = Fixture::with_canary().await;
+    let mut text = String::new();
+    for arguments in [
+        &["rollouts", "list"][..],
+        &["rollouts", "show", "current"],
+        &["rollouts", "show", "v2", "--looks", "2"],
+        &["rollouts", "pairs"],
+        &["rollouts", "pairs", "current", "--order", "most-different", "--limit", "1"],
+        &["rollouts", "pairs", "v1"],
+    ] {
+        let ended = fixture.run(arguments).await;
+        assert_eq!(ended.error, None, "{arguments:?}");
+        text += &format!("$ autoglm {}\n{}\n", arguments.join(" "), ended.text());
+    }
+    insta::assert_snapshot!(text);
+    let shown = fixture.run(&["rollouts", "show", "current", "--json"]).await;
+    let shown: Value = serde_json::from_str(&shown.out).unwrap();
+    assert_eq!(shown.pointer("/looks/1/metrics/0/lower"), Some(&0.25.into()), "{shown}");
+    assert_eq!(shown.get("state"), Some(&"live".into()));
+    let pairs = fixture.run(&["rollouts", "pairs", "--order", "oldest", "--json"]).await;
+    let pairs: Vec<Value> = serde_json::from_str(&pairs.out).unwrap();
+    assert_eq!(pairs[0].pointer("/candidate/text"), Some(&"balance, I think".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tests_of_versions() {
+    let fixture = Fixture::new().await;
+    let none = fixture.run(&["ab", "show"]).await.error.unwrap();
+    assert_eq!(none.kind, ErrorKind::NotFound);
+    fixture.append(vec![Event::AbTest(Box::new(ab_test()))]).await;
+    let mut text = String::new();
+    for arguments in [&["ab", "list"][..], &["ab", "show"]] {
+        let ended = fixture.run(arguments).await;
+        assert_eq!(ended.error, None, "{arguments:?}");
+        text += &format!("$ autoglm {}\n{}\n", arguments.join(" "), ended.text());
+    }
+    insta::assert_snapshot!(text);
+    let list: Vec<Value> = serde_json::from_str(&fixture.run(&["ab", "list", "--json"]).await.out).unwrap();
+    assert_eq!(list[0].pointer("/found/1/upper"), Some(&56.25.into()));
+    assert_eq!(fixture.run(&["ab", "show", "current"]).await.error.unwrap().kind, ErrorKind::NotFound);
+
+    let server = Canned::start().await;
+    let arguments = ["autoglm", "ab", "start", "--arm", "12=0.5", "--arm", "v13=1", "--bandit"];
+    let begun = command(&[&arguments[..], &["--min-requests", "20", "--server", &server.url]].concat()).await;
+    assert_eq!((begun.out.as_str(), begun.error), ("ab_1\n", None));
+    let asked = server.asked();
+    assert_eq!(asked.pointer("/arms/1"), Some(&json!({"version": "v13", "share": 1.0})));
+    assert_eq!((asked["allocation"].as_str(), asked["min_requests"].as_u64()), (Some("bandit"), Some(20)));
+    let stopped = command(&["autoglm", "ab", "stop", "--reason", "enough", "--server", &server.url]).await;
+    assert_eq!(stopped.error, None);
+    assert!(stopped.out.contains("reason      v1 is shown to be best"), "{}", stopped.out);
+    assert_eq!(server.asked(), json!({"id": "current", "reason": "enough"}));
+    assert!(Cli::try_parse_from(["autoglm", "ab", "start", "--arm", "v1=none"]).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_takes_back_what_came_last() {
+    // A canary is stopped, and the champion stays.
+    let fixture = Fixture::with_canary().await;
+    let stopped = fixture.run(&["rollback", "--reason", "worse"]).await;
+    assert_eq!((stopped.out.as_str(), stopped.error), ("v2 is stopped\n", None));
+    let shown = fixture.run(&["rollouts", "show", "v2", "--json"]).await;
+    let shown: Value = serde_json::from_str(&shown.out).unwrap();
+    assert_eq!(shown.get("state"), Some(&"aborted".into()));
+    assert!(shown.get("reason").unwrap().as_str().unwrap().starts_with("rollback: worse, by "), "{shown}");
+    // With none on its way the champion goes; it had been the first.
+    let back = fixture.run(&["rollback", "--json"]).await;
+    let back: Value = serde_json::from_str(&back.out).unwrap();
+    assert_eq!((back.pointer("/moved/from"), back.pointer("/moved/to")), (Some(&1.into()), Some(&0.into())));
+    let nothing = fixture.run(&["rollback"]).await.error.unwrap();
+    assert_eq!(nothing.kind, ErrorKind::Conflict);
+
+    // One that is watched is champion already, and gives its place back.
+    let fixture = Fixture::new().await;
+    let mut events = canary_events(LiveStage::Watch);
+    let (from, to) = (VersionNumber(1), VersionNumber(2));
+    let (by, reason) = ("gate".into(), "shown".into());
+    events.push(Event::AliasMoved(AliasMove {
+        alias: Alias::champion(),
+        from,
+        to,
+        at: Timestamp(1),
+        by,
+        reason,
+        rollout: None,
+    }));
+    fixture.append(events).await;
+    let back = fixture.run(&["rollback"]).await;
+    assert_eq!((back.out.as_str(), back.error), ("v2 is stopped\nchampion: v2 -> v1\n", None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_on_rollouts_go_to_the_server() {
+    let server = Canned::start().await;
+    let run = async |arguments: &[&str]| {
+        let all = [&["autoglm", "rollouts"], arguments, &["--server", &server.url]].concat();
+        let ended = command(&all).await;
+        assert_eq!(ended.error, None, "{arguments:?}");
+        ended.out
+    };
+    assert_eq!(run(&["start", "v4", "--reason", "because"]).await, "roll_1\n");
+    assert_eq!(server.asked(), json!({"version": "v4", "reason": "because"}));
+    let ended = run(&["start", "v4", "--wait"]).await;
+    assert_eq!(ended, "v4: reject: `accuracy` fell\n");
+    for (action, shown) in [
+        ("pause", "v4: paused: lunch\n"),
+        ("resume", "v4: canary at 5%\n"),
+        ("confirm", "v4: canary at 5%\n"),
+        ("abort", "v4: aborted: by ada\n"),
+    ] {
+        assert_eq!(run(&[action, "--reason", "lunch"]).await, shown);
+        assert_eq!(server.asked(), json!({"id": "current", "action": action, "reason": "lunch"}));
+    }
+    let json: Value = serde_json::from_str(&run(&["pause", "roll_1", "--json"]).await).unwrap();
+    assert_eq!(
+        (json.get("state"), server.asked().get("id").cloned()),
+        (Some(&"paused".into()), Some("roll_1".into()))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,6 +318,8 @@ async fn errors() {
         &["versions", "show", "nonsense"],
         &["versions", "export", "base", "x"],
         &["rollouts", "show", "roll_1"],
+        &["rollouts", "show", "current"],
+        &["rollouts", "pairs"],
         &["trace", "chatcmpl-1"],
         &["trace", &answer(99)],
         &["trace", &FeedbackId::new(uuid(99)).to_string()],
@@ -226,7 +353,9 @@ async fn without_a_server_train_and_chat_say_so() {
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let server = format!("127.0.0.1:{port}");
-    for arguments in [&["train"][..], &["chat", "hello"]] {
+    for arguments in
+        [&["train"][..], &["chat", "hello"], &["rollouts", "start", "v1"], &["rollouts", "abort"]]
+    {
         let error = command(&[&["autoglm"], arguments, &["--server", &server]].concat()).await.error.unwrap();
         assert_eq!(error.kind, ErrorKind::Unavailable);
         assert_eq!(error.message, format!("no server answers at http://{server}"));
@@ -266,6 +395,7 @@ impl Canned {
     async fn start() -> Self {
         use axum::{
             Json, Router,
+            extract::Path,
             routing::{get, post},
         };
         const STREAM: &str = concat!(
@@ -278,6 +408,8 @@ impl Canned {
         );
         let asked = Arc::new(Mutex::new(Value::Null));
         let (chat, train) = (Arc::clone(&asked), Arc::clone(&asked));
+        let (start, order) = (Arc::clone(&asked), Arc::clone(&asked));
+        let (compare, stop) = (Arc::clone(&asked), Arc::clone(&asked));
         let router = Router::new()
             .route("/v1/chat/completions", post(async move |Json(body): Json<Value>| {
                 *chat.lock() = body;
@@ -287,6 +419,35 @@ impl Canned {
                 *train.lock() = body;
                 Json(json!({"id": "run_1"}))
             }))
+            .route("/v1/autoglm/rollouts", post(async move |Json(body): Json<Value>| {
+                *start.lock() = body;
+                Json(json!({"id": "roll_1", "candidate": "v4", "state": "scanning"}))
+            }).get(async || {
+                let ended = json!({"id": "roll_1", "candidate": "v4", "state": "decided",
+                    "outcome": "reject", "reason": "`accuracy` fell"});
+                Json(json!({"data": [{"id": "roll_0", "state": "aborted"}, ended]}))
+            }))
+            .route("/v1/autoglm/rollouts/{id}/{action}", post(
+                async move |Path((id, action)): Path<(String, String)>, Json(body): Json<Value>| {
+                    let state = match action.as_str() {
+                        "pause" => json!({"candidate": "v4", "state": "paused", "reason": body["reason"]}),
+                        "abort" => json!({"candidate": "v4", "state": "aborted", "reason": "by ada"}),
+                        _ => json!({"candidate": "v4", "state": "live", "stage": "canary", "percent": 5.0}),
+                    };
+                    *order.lock() = json!({"id": id, "action": action, "reason": body["reason"]});
+                    Json(state)
+                },
+            ))
+            .route("/v1/autoglm/ab-tests", post(async move |Json(body): Json<Value>| {
+                *compare.lock() = body;
+                Json(json!({"id": "ab_1"}))
+            }))
+            .route("/v1/autoglm/ab-tests/{id}/stop", post(
+                async move |Path(id): Path<String>, Json(body): Json<Value>| {
+                    *stop.lock() = json!({"id": id, "reason": body["reason"]});
+                    Json(ab_test())
+                },
+            ))
             .route("/v1/autoglm/status", get(async || {
                 Json(json!({"runs": [{"id": "run_0", "state": "failed"}, {"id": "run_1", "state": "succeeded", "version": 4}]}))
             }));

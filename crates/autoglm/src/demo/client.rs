@@ -48,6 +48,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) task: Option<&'a str>,
     /// Overrides how the server uses its memory.
     pub(crate) recall: Option<RecallMode>,
+    /// The right answer, which the request brings along.
+    pub(crate) reference: Option<&'a str>,
 }
 
 /// A client of one server.
@@ -79,7 +81,8 @@ impl Client {
             "messages": [{"role": "user", "content": asked.prompt}],
             "max_tokens": MAX_TOKENS,
         });
-        let pairs = [("task", asking.task), ("context", asked.context.as_deref())];
+        let pairs =
+            [("task", asking.task), ("context", asked.context.as_deref()), ("reference", asking.reference)];
         let metadata: Map<String, Value> =
             pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into()))).collect();
         if let Some(fields) = body.as_object_mut() {

@@ -131,6 +131,7 @@ impl ByHeart {
             candidate: version,
             champion,
             state: RolloutState::Decided { verdict },
+            evidence: Evidence::default(),
         })));
         if outcome == Outcome::Promote {
             state.champion = version.0;
@@ -317,6 +318,9 @@ impl Store for ByHeart {
         unused()
     }
     async fn rollout_progress(&self, _: RolloutId, _: usize) -> Result<Vec<RolloutProgress>> {
+        unused()
+    }
+    async fn ab_tests(&self) -> Result<Vec<AbTest>> {
         unused()
     }
     async fn alias_history(&self, _: &Alias) -> Result<Vec<AliasMove>> {

@@ -93,7 +93,7 @@ pub(crate) async fn with_recall(
     concurrency: usize,
 ) -> (TaskScore, Vec<String>) {
     let Some(task) = stream.tasks.get(task) else { return (TaskScore::default(), Vec::new()) };
-    let asking = Asking { task: None, recall: Some(recall) };
+    let asking = Asking { recall: Some(recall), ..Asking::default() };
     let answers = task.held_out.iter().map(async |asked: &Utterance| {
         client.ask(asked, asking).await.map(|answer| is_right(&answer.text, &asked.reference))
     });

@@ -62,7 +62,7 @@ pub(crate) async fn measure(
             stream.name
         )));
     }
-    let asking = Asking { task: None, recall: Some(recall) };
+    let asking = Asking { recall: Some(recall), ..Asking::default() };
     let failed = |failure: String| Error::unavailable(format!("request failed: {failure}"));
     let (mut at_once, mut same, mut right, mut before) = (0_usize, 0_usize, 0_usize, 0_usize);
     let mut seconds = Vec::with_capacity(pairs.len());

@@ -92,7 +92,7 @@ impl Player {
 
     async fn play_one(&self, index: u64, at: usize, utterance: &Utterance) {
         let Some(task) = self.stream.tasks.get(at) else { return };
-        let asking = Asking { task: self.names_task.then_some(task.name.as_str()), recall: None };
+        let asking = Asking { task: self.names_task.then_some(task.name.as_str()), ..Asking::default() };
         self.tally.lock().requests += 1;
         let answer = match self.client.ask(utterance, asking).await {
             Ok(answer) => answer,
@@ -151,7 +151,7 @@ impl Player {
             // A slow answer delays the next request; it does not make a burst of them.
             due = Instant::now() + Duration::from_secs_f64(1.0 / TRICKLE_PACE);
             let Some((task, utterance)) = pool.get(rng.random_range(0..pool.len())) else { return };
-            let asking = Asking { task: self.names_task.then_some(task), recall: None };
+            let asking = Asking { task: self.names_task.then_some(task), ..Asking::default() };
             self.tally.lock().requests += 1;
             if let Err(failure) = self.client.ask(utterance, asking).await {
                 self.tally.lock().failed(failure);

@@ -72,7 +72,7 @@ impl Answering {
         let config = settings.upstream.clone();
         let copy = has_local_copy(settings);
         let counter = copy.then(|| Arc::new(LocalTokens(codec.clone())) as Arc<dyn CountTokens>);
-        let key = api_key(&config.api_key_env)?;
+        let key = api_key("upstream.api_key_env", &config.api_key_env)?;
         let upstream = Upstream::new(config, key.as_deref(), counter, Arc::clone(clock), seed)?;
         let known = find_out(&upstream).await?;
         let model_name = model_name(settings, known.as_ref())?;
@@ -153,17 +153,17 @@ async fn find_out(upstream: &Upstream) -> Result<Option<Capabilities>> {
     }
 }
 
-/// The key in the variable `name`; none where no variable is named.
-fn api_key(name: &str) -> Result<Option<String>> {
+/// The key in the variable `name`, which `setting` names; none where no variable is named.
+pub(super) fn api_key(setting: &str, name: &str) -> Result<Option<String>> {
     if name.is_empty() {
         return Ok(None);
     }
     match std::env::var(name) {
         Ok(key) if !key.is_empty() => Ok(Some(key)),
         _ => Err(Error::invalid(format!(
-            "`upstream.api_key_env` names the environment variable `{name}`, which is not set"
+            "`{setting}` names the environment variable `{name}`, which is not set"
         ))
-        .with_hint("set it, or leave `upstream.api_key_env` empty to send no key")),
+        .with_hint(format!("set it, or leave `{setting}` empty to send no key"))),
     }
 }
 
@@ -259,8 +259,8 @@ mod tests {
 
     #[test]
     fn a_key_whose_variable_is_not_set_is_named() {
-        assert_eq!(api_key(""), Ok(None));
-        let error = api_key("NO_SUCH_KEY_OF_AN_UPSTREAM").unwrap_err();
+        assert_eq!(api_key("x", ""), Ok(None));
+        let error = api_key("x", "NO_SUCH_KEY_OF_AN_UPSTREAM").unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);
         assert!(error.message.contains("`NO_SUCH_KEY_OF_AN_UPSTREAM`"), "{error}");
     }

@@ -51,6 +51,8 @@ impl Duties {
         tasks.spawn(learning_loop::assess_and_remember(Arc::clone(parts)));
         tasks.spawn(learning_loop::learn(Arc::clone(parts), unfinished));
         tasks.spawn(proving::prove_live(Arc::clone(parts)));
+        // A candidate may be on live traffic already.
+        parts.proving.begun();
         parts.leading.set(true);
         Ok(Self { parts: Arc::clone(parts), _tasks: tasks })
     }
@@ -59,7 +61,7 @@ impl Duties {
 impl Drop for Duties {
     fn drop(&mut self) {
         self.parts.leading.set(false);
-        // Who leads next splits the traffic.
+        // Who leads next says how traffic is split.
         self.parts.traffic.clear();
     }
 }

@@ -10,7 +10,7 @@ use autoglm_domain::{Error, Result};
 use autoglm_journal::{Listener, PostgresStore};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::Parts;
+use super::{Parts, split};
 use crate::database::Database;
 
 /// Longest time between two looks at the store.
@@ -28,7 +28,7 @@ struct Cursor {
     seq: i64,
     /// Where the term began that this process leads in.
     leading_since: Option<i64>,
-    /// Whether an alias is to be followed that could not be yet.
+    /// Whether an alias, or the leader's split, is to be followed that could not be yet.
     unfollowed: bool,
 }
 
@@ -51,6 +51,8 @@ impl News {
     /// loss of leadership is noticed later than it happens; what is known changes nothing.
     pub(super) async fn follow(&self) {
         let mut cursor = self.0.lock().await;
+        // Somebody else splits the traffic from now on.
+        cursor.unfollowed = true;
         if let Some(since) = cursor.leading_since.take() {
             cursor.seq = cursor.seq.min(since);
         }
@@ -94,6 +96,9 @@ async fn hear(parts: &Parts, listener: &Listener) {
         loop {
             tokio::select! {
                 () = listener.appended() => return,
+                (version, latency_ms) = listener.failed() => if parts.leading.now() {
+                    parts.proving.failed(version, latency_ms);
+                },
                 () = listener.training_ordered() => if parts.leading.now() {
                     parts.signals.request();
                 },
@@ -114,13 +119,20 @@ async fn look(cursor: &mut Cursor, parts: &Parts, store: &PostgresStore) -> Resu
     if cursor.leading_since.is_none() && any(&["experience", "experience_amended"]) {
         take_up(cursor.seq, upto, parts, store).await?;
     }
+    let is_traffic = any(&["interaction", "feedback", "shadow_pair"]);
+    if cursor.leading_since.is_some() && is_traffic && parts.proving.is_watching() {
+        split::report(parts, store, cursor.seq, upto).await?;
+    }
     cursor.seq = upto;
     if any(&["interaction", "feedback"]) {
         parts.signals.recorded();
     }
-    if cursor.unfollowed || any(&["version", "alias_moved"]) {
+    if cursor.unfollowed || any(&["version", "alias_moved", "rollout", "ab_test"]) {
         cursor.unfollowed = true;
         parts.residents.follow(parts).await?;
+        if cursor.leading_since.is_none() {
+            split::follow(parts).await?;
+        }
         cursor.unfollowed = false;
     }
     Ok(())

@@ -69,7 +69,8 @@ impl Residents {
         let served = self.served.read();
         let mut resident = parts.engine.resident();
         resident.sort_unstable_by(|a, b| b.cmp(a));
-        let named: Vec<VersionNumber> = served.aliases.values().copied().collect();
+        let mut named: Vec<VersionNumber> = served.aliases.values().copied().collect();
+        named.extend(parts.traffic.versions());
         for version in resident.into_iter().skip(KEPT) {
             if version != VersionNumber::BASE && !named.contains(&version) {
                 parts.engine.unload(version);

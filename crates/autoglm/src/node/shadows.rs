@@ -82,7 +82,11 @@ async fn pair(parts: &Parts, request: ShadowRequest) -> autoglm_domain::Result<(
         principal_group: interaction.principal.clone(),
     };
     parts.store.append(vec![Event::ShadowPair(Box::new(pair.clone()))]).await?;
-    parts.proving.pair(pair);
+    // Where several processes share a database, the leader reads it there.
+    if parts.database.shared().is_none() {
+        let asked = parts.judging.offer(&pair, &interaction);
+        parts.proving.pair(pair, asked);
+    }
     Ok(())
 }
 

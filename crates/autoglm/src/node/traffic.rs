@@ -1,8 +1,8 @@
 //! How requests for the champion are split while a candidate is on live traffic.
 
-use autoglm_domain::{Live, LiveStage, Rollout, RolloutId, RolloutState, VersionNumber};
+use autoglm_domain::{AbTest, Live, LiveStage, Rollout, RolloutId, RolloutState, VersionNumber};
 use autoglm_gateway::{Route, Shadow};
-use autoglm_rollout::sticky;
+use autoglm_rollout::{assigned, sticky};
 use parking_lot::RwLock;
 
 /// The split in force; nothing is split where there is none.
@@ -13,9 +13,18 @@ pub(crate) struct Traffic {
     shadow_share: f64,
 }
 
+/// Who gets a part of the traffic.
+#[derive(Debug, Clone, PartialEq)]
+enum Split {
+    /// One candidate.
+    Candidate(Part),
+    /// The arms of a test that are open.
+    Test(Box<AbTest>),
+}
+
 /// One candidate's part of the traffic.
 #[derive(Debug, Clone, PartialEq)]
-struct Split {
+struct Part {
     rollout: RolloutId,
     /// The rollout's id as conversations are placed by.
     salt: String,
@@ -44,14 +53,31 @@ impl Traffic {
             Some(Live { stage: LiveStage::Canary { percent, .. }, .. }) => Some((*percent, true)),
             _ => None,
         };
-        *self.split.write() = part.map(|(percent, heard)| Split {
-            rollout: rollout.id,
-            salt: rollout.id.to_string(),
-            champion: rollout.champion,
-            candidate: rollout.candidate,
-            percent,
-            heard,
+        *self.split.write() = part.map(|(percent, heard)| {
+            Split::Candidate(Part {
+                rollout: rollout.id,
+                salt: rollout.id.to_string(),
+                champion: rollout.champion,
+                candidate: rollout.candidate,
+                percent,
+                heard,
+            })
         });
+    }
+
+    /// Splits as `test` stands; not at all where it has ended.
+    pub(crate) fn follow_test(&self, test: &AbTest) {
+        let open = AbTest { arms: test.open_arms(), found: Vec::new(), ..test.clone() };
+        *self.split.write() = test.is_running().then(|| Split::Test(Box::new(open)));
+    }
+
+    /// Versions that answer a part of the requests beside the champion.
+    pub(crate) fn versions(&self) -> Vec<VersionNumber> {
+        match self.split.read().as_ref() {
+            None => Vec::new(),
+            Some(Split::Candidate(part)) => vec![part.candidate],
+            Some(Split::Test(test)) => test.arms.iter().map(|arm| arm.version).collect(),
+        }
     }
 
     /// Every request to the champion from now on.
@@ -61,17 +87,26 @@ impl Traffic {
 
     /// Who answers a request to `champion`, the version that answers users.
     pub(crate) fn route(&self, champion: VersionNumber, conversation: u64) -> Route {
-        let split = self.split.read();
-        let Some(split) = split.as_ref().filter(|split| split.champion == champion) else {
-            return Route::to(champion);
-        };
-        let place = sticky::place(&split.salt, &conversation.to_string(), None);
-        match (sticky::is_within(place, split.percent), split.heard) {
-            (false, _) => Route::to(champion),
-            (true, true) => Route { fallback: Some(champion), ..Route::to(split.candidate) },
+        match self.split.read().as_ref() {
+            Some(Split::Candidate(part)) if part.champion == champion => part.route(conversation),
+            Some(Split::Test(test)) if test.champion == champion => {
+                let version = assigned(test, &conversation.to_string(), None).unwrap_or(champion);
+                Route { fallback: (version != champion).then_some(champion), ..Route::to(version) }
+            }
+            _ => Route::to(champion),
+        }
+    }
+}
+
+impl Part {
+    fn route(&self, conversation: u64) -> Route {
+        let place = sticky::place(&self.salt, &conversation.to_string(), None);
+        match (sticky::is_within(place, self.percent), self.heard) {
+            (false, _) => Route::to(self.champion),
+            (true, true) => Route { fallback: Some(self.champion), ..Route::to(self.candidate) },
             (true, false) => {
-                let shadow = Shadow { rollout: split.rollout, candidate: split.candidate };
-                Route { shadow: Some(shadow), ..Route::to(champion) }
+                let shadow = Shadow { rollout: self.rollout, candidate: self.candidate };
+                Route { shadow: Some(shadow), ..Route::to(self.champion) }
             }
         }
     }
@@ -79,7 +114,7 @@ impl Traffic {
 
 #[cfg(test)]
 mod tests {
-    use autoglm_domain::{Id, Timestamp};
+    use autoglm_domain::{AbArm, AbArmReport, AbState, Allocation, Id, Timestamp};
 
     use super::*;
 
@@ -90,6 +125,7 @@ mod tests {
             candidate: VersionNumber(2),
             champion: VersionNumber(1),
             state,
+            evidence: Default::default(),
         }
     }
 
@@ -118,7 +154,13 @@ mod tests {
         assert_eq!(traffic.route(VersionNumber(5), 3), Route::to(VersionNumber(5)));
         let RolloutState::Live(where_it_was) = canary else { unreachable!() };
         let by = || ("ada".to_owned(), "lunch".to_owned());
-        let paused = |live, (by, reason)| RolloutState::Paused { live, since: Timestamp(2), by, reason };
+        let paused = |live, (by, reason)| RolloutState::Paused {
+            live,
+            since: Timestamp(2),
+            by,
+            reason,
+            confirm: false,
+        };
         traffic.follow(&rollout(paused(where_it_was, by())));
         assert_eq!(counts(&traffic), (heard, 0), "a pause sends nobody elsewhere");
         let everyone = Traffic::new(1.0);
@@ -128,5 +170,57 @@ mod tests {
         assert_eq!(counts(&traffic).0, 2000);
         traffic.follow(&rollout(live(LiveStage::Watch)));
         assert_eq!(counts(&traffic), (0, 0));
+    }
+
+    #[test]
+    fn a_test_shares_out_everyone_and_a_bandit_forgets_what_is_out() {
+        let arm = |version, share| AbArm { version: VersionNumber(version), share };
+        let report = |version, is_in| AbArmReport {
+            version: VersionNumber(version),
+            count: 9,
+            mean: None,
+            lower: 0.0,
+            upper: 1.0,
+            is_in,
+        };
+        let mut test = AbTest {
+            id: Id::new(uuid::Uuid::from_u128(8)),
+            at: Timestamp(1),
+            by: "ada".into(),
+            champion: VersionNumber(1),
+            arms: vec![arm(1, 0.25), arm(2, 0.25), arm(3, 0.5)],
+            allocation: Allocation::Bandit,
+            metric: "accuracy".into(),
+            alpha: 0.05,
+            indifference: 0.0,
+            min_requests: 1,
+            max_requests: 10,
+            state: AbState::Running,
+            reason: String::new(),
+            found: Vec::new(),
+        };
+        let traffic = Traffic::new(0.1);
+        let routes = |test: &AbTest| -> Vec<VersionNumber> {
+            traffic.follow_test(test);
+            (0..2000).map(|n| traffic.route(VersionNumber(1), n).version).collect()
+        };
+        let before = routes(&test);
+        let count = |routes: &[VersionNumber], version| {
+            routes.iter().filter(|it| **it == VersionNumber(version)).count()
+        };
+        assert!((900..1100).contains(&count(&before, 3)), "{}", count(&before, 3));
+        assert!((430..570).contains(&count(&before, 2)), "{}", count(&before, 2));
+        // The champion answers in the place of an arm that cannot begin.
+        let other =
+            (0..2000).map(|n| traffic.route(VersionNumber(1), n)).find(|it| it.version.0 == 3).unwrap();
+        assert_eq!((other.fallback, other.shadow), (Some(VersionNumber(1)), None));
+        test.found = vec![report(1, true), report(2, false), report(3, true)];
+        let after = routes(&test);
+        assert_eq!(count(&after, 2), 0);
+        let moved = before.iter().zip(&after).filter(|(a, b)| a != b && a.0 != 2).count();
+        assert_eq!(moved, 0, "only conversations of the arm that is out move");
+        assert_eq!(traffic.versions(), [1, 3].map(VersionNumber));
+        test.state = AbState::Decided { best: Some(VersionNumber(3)), ended: Timestamp(2) };
+        assert_eq!(count(&routes(&test), 1), 2000);
     }
 }

@@ -1,10 +1,12 @@
 //! Whole rollouts on the traffic of a real server: two versions that were trained to say one word each, and users who
 //! say what would have been right.
 
+mod judging;
+
 use std::time::Duration;
 
-use autoglm_domain::{Alias, RolloutState};
-use autoglm_rollout::{MetricConfig, RolloutPolicy, Scanned};
+use autoglm_domain::{AbState, AbTest, AbTestId, PairOrder, RolloutId};
+use autoglm_rollout::{Confirmation, MetricConfig, RolloutPolicy, Scanned};
 
 use super::*;
 use crate::{
@@ -17,8 +19,15 @@ const WORDS: [&str; 2] = ["balance", "weather"];
 
 /// Two versions on a server with `policy`; the first is champion.
 async fn host(policy: RolloutPolicy) -> (Host, [VersionNumber; 2]) {
-    let rollout = RolloutPolicy { live: true, settle_s: 5, ..policy };
-    let settings = Settings { rollout, ..Settings::default() };
+    host_with(Settings { rollout: policy, ..Settings::default() }).await
+}
+
+async fn host_with(mut settings: Settings) -> (Host, [VersionNumber; 2]) {
+    settings.rollout = RolloutPolicy { live: true, settle_s: 5, ..settings.rollout };
+    start(settings).await
+}
+
+async fn start(settings: Settings) -> (Host, [VersionNumber; 2]) {
     let host = Host::start(settings).await.unwrap();
     let versions =
         [host.teach(WORDS[0], 40).await.unwrap().number, host.teach(WORDS[1], 40).await.unwrap().number];
@@ -63,7 +72,7 @@ async fn converse(host: &Host, id: RolloutId, right: &str) -> (Vec<VersionNumber
     let mut answered = Vec::new();
     let utterances: Vec<_> = host.stream.tasks.iter().flat_map(|task| &task.traffic).collect();
     for utterance in utterances.into_iter().cycle().take(2000) {
-        let asking = Asking { task: None, recall: Some(RecallMode::Off) };
+        let asking = Asking { recall: Some(RecallMode::Off), ..Asking::default() };
         let answer = client.ask(utterance, asking).await.unwrap_or_else(|error| panic!("{error}"));
         answered.push(answer.version.unwrap());
         client.tell(&answer.id, &Opinion::Correction(right.to_owned())).await.unwrap();
@@ -121,7 +130,7 @@ async fn a_worse_candidate_is_taken_out_of_its_canary_and_fails_nobody() {
     // From the decision on the champion alone answers.
     let client = host.client().unwrap();
     for utterance in host.stream.tasks.iter().flat_map(|task| &task.traffic).take(20) {
-        let asking = Asking { task: None, recall: Some(RecallMode::Off) };
+        let asking = Asking { recall: Some(RecallMode::Off), ..Asking::default() };
         assert_eq!(client.ask(utterance, asking).await.unwrap().version, Some(versions[0]));
     }
     host.close().await.unwrap();
@@ -137,7 +146,7 @@ async fn a_champion_that_disappoints_while_it_is_watched_gives_its_place_back() 
     // The champion answers well before the candidate takes its place.
     let client = host.client().unwrap();
     for utterance in host.stream.tasks.iter().flat_map(|task| &task.traffic).take(60) {
-        let asking = Asking { task: None, recall: Some(RecallMode::Off) };
+        let asking = Asking { recall: Some(RecallMode::Off), ..Asking::default() };
         let answer = client.ask(utterance, asking).await.unwrap();
         client.tell(&answer.id, &Opinion::Correction(WORDS[0].to_owned())).await.unwrap();
     }
@@ -153,5 +162,168 @@ async fn a_champion_that_disappoints_while_it_is_watched_gives_its_place_back() 
     let (_, state) = converse(&host, id, WORDS[0]).await;
     assert_eq!(outcome(&state).0, Outcome::Reject, "{state:?}");
     assert_eq!(parts.residents.serving(&Alias::champion()), versions[0]);
+    host.close().await.unwrap();
+}
+
+/// `POST` to the admin API: status and body.
+async fn post(host: &Host, path: &str, body: serde_json::Value) -> (u16, serde_json::Value) {
+    let url = format!("{}/v1/autoglm/rollouts{path}", host.base_url);
+    let response = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_version_passes_the_gate_awaits_a_word_and_is_judged_on_all_of_it() {
+    let mut policy = accuracy(MetricConfig::improve(0.0));
+    policy.gate.min_new_skill_pairs = 5;
+    policy.canary.confirm = Confirmation::Person;
+    let mut settings = Settings { rollout: policy, ..Settings::default() };
+    settings.memory.held_out_share = 0.5;
+    let (host, versions) = host_with(settings).await;
+    let parts = host.parts();
+    let client = host.client().unwrap();
+    for utterance in host.stream.tasks.iter().flat_map(|task| &task.traffic).take(60) {
+        let asking = Asking { recall: Some(RecallMode::Off), ..Asking::default() };
+        let answer = client.ask(utterance, asking).await.unwrap();
+        client.tell(&answer.id, &Opinion::Correction(WORDS[1].to_owned())).await.unwrap();
+    }
+    while parts.store.assessment_lag().await.unwrap() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    let order =
+        |version: VersionNumber| serde_json::json!({"version": version.to_string(), "reason": "a look"});
+    let (status, refused) = post(&host, "", order(versions[0])).await;
+    assert_eq!(status, 400, "the champion is no candidate: {refused}");
+    let (status, begun) = post(&host, "", order(versions[1])).await;
+    assert_eq!((status, begun["candidate"].as_str()), (200, Some("v2")), "{begun}");
+    let id: RolloutId = begun["id"].as_str().unwrap().parse().unwrap();
+    let (status, busy) = post(&host, "", order(versions[1])).await;
+    assert_eq!(status, 409, "{busy}");
+
+    let word = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let rollouts = parts.store.rollouts().await.unwrap();
+            let rollout = rollouts.into_iter().find(|it| it.id == id).unwrap();
+            assert!(rollout.is_unfinished(), "it ended before anybody was asked: {rollout:?}");
+            if awaits_word(&rollout) {
+                let resumed = post(&host, "/current/resume", serde_json::json!({})).await;
+                assert_eq!(resumed.0, 409, "to resume is not to confirm");
+                let confirmed =
+                    post(&host, "/current/confirm", serde_json::json!({"reason": "it reads well"})).await;
+                assert_eq!(
+                    (confirmed.0, confirmed.1["stage"].as_str()),
+                    (200, Some("canary")),
+                    "{confirmed:?}"
+                );
+                return rollout.live().unwrap().stage;
+            }
+        }
+    };
+    let (asked_at, (_, state)) = tokio::join!(word, converse(&host, id, WORDS[1]));
+    assert_eq!(asked_at, LiveStage::Shadow);
+    let RolloutState::Decided { verdict } = &state else { panic!("{state:?}") };
+    assert_eq!(verdict.outcome, Outcome::Promote, "{verdict:?}");
+    let evidence = &verdict.evidence;
+    assert!(evidence.new_skill.as_ref().is_some_and(|paired| paired.pairs >= 5 && paired.lower > 0.0));
+    assert!(evidence.gate.contains("points"), "{}", evidence.gate);
+    let stages: Vec<String> = evidence.live.iter().map(|look| look.stage.to_string()).collect();
+    assert_eq!(stages, ["shadow", "canary at 50%", "watch"]);
+    let gain = &evidence.live[0].metrics[0];
+    assert!(gain.metric == "accuracy" && gain.lower.is_some_and(|lower| lower > 0.0), "{gain:?}");
+    let too_late = post(&host, &format!("/{id}/confirm"), serde_json::json!({})).await;
+    assert_eq!(too_late.0, 409);
+    host.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_is_held_is_still_taken_out_when_it_disappoints() {
+    let mut policy = accuracy(MetricConfig::guard_difference(-5.0));
+    policy.shadow.min_pairs = 0;
+    policy.canary.min_requests = 500;
+    let (host, versions) = host(policy).await;
+    let id = begin(&host, versions).await;
+    let (status, paused) = post(&host, "/current/pause", serde_json::json!({"reason": "lunch"})).await;
+    assert_eq!((status, paused["state"].as_str()), (200, Some("paused")), "{paused}");
+    let (_, state) = converse(&host, id, WORDS[0]).await;
+    assert_eq!(outcome(&state).0, Outcome::Reject, "{state:?}");
+    host.close().await.unwrap();
+}
+
+/// `POST` to the API of tests of versions.
+async fn compare(host: &Host, body: serde_json::Value) -> AbTest {
+    let url = format!("{}/v1/autoglm/ab-tests", host.base_url);
+    let response = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert!(status.is_success(), "{status}: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Asks and says that `right` is right, until the test has ended; gives who answered, in order, and the test.
+async fn converse_in(host: &Host, id: AbTestId, right: &str) -> (Vec<VersionNumber>, AbTest) {
+    let client = host.client().unwrap();
+    let mut answered = Vec::new();
+    let utterances: Vec<_> = host.stream.tasks.iter().flat_map(|task| &task.traffic).collect();
+    for utterance in utterances.into_iter().take(3000) {
+        let asking = Asking { recall: Some(RecallMode::Off), ..Asking::default() };
+        let answer = client.ask(utterance, asking).await.unwrap_or_else(|error| panic!("{error}"));
+        answered.push(answer.version.unwrap());
+        client.tell(&answer.id, &Opinion::Correction(right.to_owned())).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let tests = host.parts().store.ab_tests().await.unwrap();
+        let test = tests.into_iter().find(|test| test.id == id).unwrap();
+        if !test.is_running() {
+            return (answered, test);
+        }
+    }
+    panic!("the test did not end: {:?}", host.parts().store.ab_tests().await.unwrap().last());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_better_of_two_versions_is_found_and_the_champion_stays() {
+    let (host, versions) = host(accuracy(MetricConfig::improve(0.0))).await;
+    let arms = serde_json::json!([{"version": "v1", "share": 0.5}, {"version": "2", "share": 0.5}]);
+    let body = serde_json::json!({"arms": arms, "metric": "accuracy", "min_requests": 10});
+    let begun = compare(&host, body).await;
+    assert_eq!(begun.arms.iter().map(|arm| arm.version).collect::<Vec<_>>(), versions);
+    // Neither a candidate nor another test may disturb it.
+    let order = serde_json::json!({"version": "v2"});
+    let (status, refused) = post(&host, "", order).await;
+    assert_eq!(status, 409, "{refused}");
+    let (answered, test) = converse_in(&host, begun.id, WORDS[1]).await;
+    let AbState::Decided { best, .. } = test.state else { panic!("{test:?}") };
+    assert_eq!(best, Some(versions[1]), "{}", test.reason);
+    assert!(test.found.iter().all(|arm| arm.count >= 10), "{:?}", test.found);
+    assert!(test.found[0].upper < test.found[1].lower, "{:?}", test.found);
+    let share =
+        answered.iter().filter(|version| **version == versions[1]).count() as f64 / answered.len() as f64;
+    assert!((0.25..0.75).contains(&share), "{share} at a share of a half");
+    // It names the best and promotes nobody: from its end on the champion alone answers.
+    let client = host.client().unwrap();
+    for utterance in host.stream.tasks.iter().flat_map(|task| &task.traffic).take(20) {
+        let asking = Asking { recall: Some(RecallMode::Off), ..Asking::default() };
+        assert_eq!(client.ask(utterance, asking).await.unwrap().version, Some(versions[0]));
+    }
+    host.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bandit_leaves_out_what_cannot_be_best_and_stops_with_the_best() {
+    let (host, versions) = host(accuracy(MetricConfig::improve(0.0))).await;
+    // The base model is an arm too; it knows none of the words.
+    let arms = serde_json::json!([{"version": "base", "share": 1}, {"version": "v1"}, {"version": "v2"}]);
+    let body = serde_json::json!({"arms": arms, "allocation": "bandit", "min_requests": 40});
+    let begun = compare(&host, body).await;
+    let (answered, test) = converse_in(&host, begun.id, WORDS[1]).await;
+    let AbState::Decided { best, .. } = test.state else { panic!("{test:?}") };
+    assert_eq!(best, Some(versions[1]), "{}", test.reason);
+    let standing: Vec<bool> = test.found.iter().map(|arm| arm.is_in).collect();
+    assert_eq!(standing, [false, false, true], "{:?}", test.found);
+    // The last answers are all of the arm that was left, while it gathered what it needs to be named.
+    let last = &answered[answered.len() - 10..];
+    assert!(last.iter().all(|version| *version == versions[1]), "{answered:?}");
+    assert!(answered.contains(&VersionNumber::BASE) && answered.contains(&versions[0]), "{answered:?}");
     host.close().await.unwrap();
 }

@@ -53,12 +53,18 @@ pub async fn prefer(
     })
 }
 
-/// Settings of a [`GeneratorJudge`]. Off by default.
+/// Settings of a [`GeneratorJudge`]. Without a server pairs are not judged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JudgeConfig {
-    /// Whether pairs are judged by a model at all.
-    pub enabled: bool,
+    /// Where an OpenAI-compatible server has its API, with the version: `http://127.0.0.1:8000/v1`. It compares the
+    /// answers of pairs; empty is none.
+    pub base_url: String,
+    /// The judge's model; empty is the first that the server lists.
+    pub model: String,
+    /// The environment variable that holds the server's API key, of any name that does not begin with `AUTOGLM_`; empty
+    /// sends none.
+    pub api_key_env: String,
     /// Share of the pairs that are judged, 0 to 1.
     pub share: f64,
     /// What the judge looks for, in words that are put into its prompt.
@@ -67,6 +73,10 @@ pub struct JudgeConfig {
     pub max_tokens: u32,
     /// How long one question may take, milliseconds.
     pub timeout_ms: u64,
+    /// Pairs that wait for the judge at once; more stay unjudged.
+    pub queue: usize,
+    /// Pairs that are judged at once.
+    pub concurrency: usize,
     /// Verdicts count only from this agreement with people's labels on (Cohen's kappa, lower end of its interval).
     pub min_kappa: f64,
     /// JSON lines of people's labels: `prompt`, `first`, `second`, `preferred` (`first`, `second` or `tie`).
@@ -76,14 +86,25 @@ pub struct JudgeConfig {
 impl Default for JudgeConfig {
     fn default() -> Self {
         Self {
-            enabled: false,
+            base_url: String::new(),
+            model: String::new(),
+            api_key_env: String::new(),
             share: 1.0,
             criteria: "correct, complete, to the point".into(),
             max_tokens: 8,
             timeout_ms: 30_000,
+            queue: 256,
+            concurrency: 2,
             min_kappa: 0.4,
             labels: None,
         }
+    }
+}
+
+impl JudgeConfig {
+    /// Whether there is a judge at all.
+    pub fn is_set(&self) -> bool {
+        !self.base_url.is_empty()
     }
 }
 

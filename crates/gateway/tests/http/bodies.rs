@@ -179,6 +179,16 @@ async fn admin() {
     assert_snapshot!("train", harness.post("/v1/autoglm/train", order).await.show());
     let order = json!({"version": "v4", "reason": "it is good"});
     assert_snapshot!("promote", harness.post("/v1/autoglm/promote", order).await.show());
+    let start = json!({"version": "v4", "reason": "a look"});
+    assert_snapshot!("start_rollout", harness.post("/v1/autoglm/rollouts", start).await.show());
+    let test = json!({"arms": [{"version": "v3", "share": 0.5}, {"version": "v4"}], "allocation": "bandit"});
+    assert_snapshot!("start_ab", harness.post("/v1/autoglm/ab-tests", test).await.show());
+    let tests = harness.get("/v1/autoglm/ab-tests").await.json();
+    assert_eq!(tests["data"].as_array().map(Vec::len), Some(1));
+    let one = harness.get("/v1/autoglm/ab-tests/current").await.json();
+    assert_eq!(one["found"][1]["mean"], 85.0);
+    let stopped = harness.post("/v1/autoglm/ab-tests/current/stop", json!({"reason": "enough"})).await.json();
+    assert_eq!((stopped["state"].as_str(), stopped["reason"].as_str()), (Some("stopped"), Some("enough")));
     assert_snapshot!("rollback", harness.post("/v1/autoglm/rollback", json!({})).await.show());
 }
 

@@ -11,8 +11,8 @@ use std::{
 
 use autoglm_domain::*;
 use autoglm_gateway::{
-    Admin, AliasTable, ModelEntry, ModelKind, Observer, Promotion, Recall, RecallDecision, RecallMode,
-    Rollback, RolloutOrder, TrainOrder,
+    AbOrder, Admin, AliasTable, ModelEntry, ModelKind, Observer, Promotion, Recall, RecallDecision,
+    RecallMode, Rollback, RolloutOrder, RolloutStart, TrainOrder,
 };
 use futures::StreamExt as _;
 
@@ -322,6 +322,7 @@ impl Store for MemoryStore {
             candidate: VersionNumber(4),
             champion: VersionNumber(3),
             state: RolloutState::Decided { verdict },
+            evidence: Evidence::default(),
         }])
     }
     async fn shadow_pairs(&self, _: RolloutId, _: PairOrder, _: usize) -> Result<Vec<ShadowPair>> {
@@ -329,6 +330,9 @@ impl Store for MemoryStore {
     }
     async fn rollout_progress(&self, _: RolloutId, _: usize) -> Result<Vec<RolloutProgress>> {
         Ok(Vec::new())
+    }
+    async fn ab_tests(&self) -> Result<Vec<AbTest>> {
+        Ok(vec![ab_test()])
     }
     async fn experience(&self, id: ExperienceId) -> Result<Experience> {
         Ok(Experience {
@@ -441,8 +445,47 @@ impl Observer for Notes {
 /// Carries out every order.
 pub(crate) struct Obedient;
 
+/// A test of two versions that is under way.
+fn ab_test() -> AbTest {
+    let arm = |version| AbArm { version: VersionNumber(version), share: 0.5 };
+    let found = |version, mean| AbArmReport {
+        version: VersionNumber(version),
+        count: 40,
+        mean: Some(mean),
+        lower: mean - 10.0,
+        upper: mean + 10.0,
+        is_in: true,
+    };
+    AbTest {
+        id: AbTestId::next(&SequentialIds::default()),
+        at: Timestamp(8),
+        by: "anonymous".into(),
+        champion: VersionNumber(3),
+        arms: vec![arm(3), arm(4)],
+        allocation: Allocation::Fixed,
+        metric: "accuracy".into(),
+        alpha: 0.05,
+        indifference: 0.0,
+        min_requests: 100,
+        max_requests: 10_000,
+        state: AbState::Running,
+        reason: "v3 answered 40 of 100 requests".into(),
+        found: vec![found(3, 70.0), found(4, 85.0)],
+    }
+}
+
 #[async_trait::async_trait]
 impl Admin for Obedient {
+    async fn start_ab(&self, order: AbOrder) -> Result<AbTest> {
+        if order.arms.len() < 2 {
+            return Err(Error::invalid("at least two versions are compared"));
+        }
+        Ok(ab_test())
+    }
+    async fn stop_ab(&self, id: AbTestId, by: String, reason: String) -> Result<AbTest> {
+        let state = AbState::Stopped { ended: Timestamp(9), stopped_by: by };
+        Ok(AbTest { id, state, reason, ..ab_test() })
+    }
     async fn activity(&self) -> Result<serde_json::Value> {
         Ok(serde_json::json!({"training": null}))
     }
@@ -456,6 +499,19 @@ impl Admin for Obedient {
         let (from, to) = (VersionNumber(3), promotion.version.parse()?);
         let (alias, by, reason) = (promotion.alias, promotion.by, promotion.reason);
         Ok(AliasMove { alias, from, to, at: Timestamp(1), by, reason, rollout: None })
+    }
+    async fn start_rollout(&self, order: RolloutStart) -> Result<Rollout> {
+        if order.version != "v4" {
+            return Err(Error::not_found(format!("no version `{}`", order.version)));
+        }
+        Ok(Rollout {
+            id: RolloutId::next(&SequentialIds::default()),
+            at: Timestamp(8),
+            candidate: VersionNumber(4),
+            champion: VersionNumber(3),
+            state: RolloutState::Scanning,
+            evidence: Evidence::default(),
+        })
     }
     async fn rollout(&self, order: RolloutOrder) -> Result<Rollout> {
         Err(Error::conflict(format!("{} is not on live traffic", order.rollout)))

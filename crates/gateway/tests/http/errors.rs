@@ -169,7 +169,22 @@ async fn other_fields() {
     assert_snapshot!("feedback_fields", lines(&harness, "/v1/feedback", feedback).await);
     assert!(harness.doubles.store.feedback.lock().unwrap().is_empty());
     let orders = vec![json!({}), json!({"version": "x"}), json!({"version": "v4", "force": true})];
-    assert_snapshot!("promote_fields", lines(&harness, "/v1/autoglm/promote", orders).await);
+    assert_snapshot!("promote_fields", lines(&harness, "/v1/autoglm/promote", orders.clone()).await);
+    let arm = json!({"version": "v3", "share": 0.5});
+    let tests = vec![
+        json!({}),
+        json!({"arms": [arm]}),
+        json!({"arms": [arm, {"share": 1}]}),
+        json!({"arms": [arm, {"version": "v4", "share": -1}]}),
+        json!({"arms": [arm, arm], "allocation": "greedy"}),
+        json!({"arms": [arm, arm], "alpha": 0.7}),
+        json!({"arms": [arm, arm], "min_requests": 0}),
+        json!({"arms": [arm, arm], "metrics": "accuracy"}),
+    ];
+    assert_snapshot!("start_ab_fields", lines(&harness, "/v1/autoglm/ab-tests", tests).await);
+    let none = harness.post("/v1/autoglm/ab-tests/ab_1/stop", json!({})).await;
+    assert_eq!(none.status, 400);
+    assert_snapshot!("start_rollout_fields", lines(&harness, "/v1/autoglm/rollouts", orders).await);
     let again = harness.post("/v1/autoglm/train", json!({"reason": "again"})).await;
     assert_eq!(line(&again), "409 invalid_request_error - conflict: a run is on its way");
     let missing = harness.get("/v1/autoglm/interactions/chatcmpl-ffffffffffffffffffffffffffffffff").await;

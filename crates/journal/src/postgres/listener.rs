@@ -4,38 +4,57 @@
 
 use std::{sync::Arc, time::Duration};
 
+use autoglm_domain::VersionNumber;
 use sqlx::postgres::PgListener;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    sync::{Mutex, Notify, mpsc},
+    task::JoinHandle,
+};
 
-use super::{APPENDED, TRAIN, address::Address};
+use super::{APPENDED, FAILED, TRAIN, address::Address};
 use crate::JournalError;
 
 /// Between two tries to listen again.
 const RETRY: Duration = Duration::from_millis(500);
+/// Failures that wait to be taken out.
+const FAILURES: usize = 10_000;
 
 /// Rings when something was appended or ordered. Ends when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
     bells: Arc<Bells>,
+    failures: Mutex<mpsc::Receiver<(VersionNumber, f64)>>,
     task: JoinHandle<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Bells {
     appended: Notify,
     training_ordered: Notify,
+    failures: mpsc::Sender<(VersionNumber, f64)>,
 }
 
 impl Listener {
     pub(super) fn start(address: Arc<Address>) -> Self {
-        let bells = Arc::<Bells>::default();
+        let (failures, told) = mpsc::channel(FAILURES);
+        let bells = Arc::new(Bells { appended: Notify::new(), training_ordered: Notify::new(), failures });
         let task = tokio::spawn(listen(address, Arc::clone(&bells)));
-        Self { bells, task }
+        Self { bells, failures: Mutex::new(told), task }
     }
 
     /// Waits for the next append of any process. One that came since the last call counts.
     pub async fn appended(&self) {
         self.bells.appended.notified().await;
+    }
+
+    /// Waits until a version failed to answer a request of any process; which, and after how many milliseconds. Of very
+    /// many at once the latest are lost.
+    pub async fn failed(&self) -> (VersionNumber, f64) {
+        let mut failures = self.failures.lock().await;
+        match failures.recv().await {
+            Some(failure) => failure,
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits until somebody wants a training run ([`crate::PostgresStore::order_training`]).
@@ -60,15 +79,27 @@ async fn listen(address: Arc<Address>, bells: Arc<Bells>) {
 
 async fn hear(address: &Address, bells: &Bells) -> Result<std::convert::Infallible, JournalError> {
     let mut listener = PgListener::connect_with(&address.one().await?).await?;
-    listener.listen_all([APPENDED, TRAIN]).await?;
+    listener.listen_all([APPENDED, TRAIN, FAILED]).await?;
     // What came before this is not told.
     bells.appended.notify_one();
     loop {
         match listener.try_recv().await? {
             Some(told) if told.channel() == TRAIN => bells.training_ordered.notify_one(),
+            Some(told) if told.channel() == FAILED => {
+                if let Some(failure) = read_failure(told.payload()) {
+                    // Nobody who does not lead takes them out.
+                    let _ = bells.failures.try_send(failure);
+                }
+            }
             Some(_) => bells.appended.notify_one(),
             // Connected again.
             None => bells.appended.notify_one(),
         }
     }
+}
+
+/// `3 12.5`: the version and the milliseconds.
+fn read_failure(payload: &str) -> Option<(VersionNumber, f64)> {
+    let (version, latency_ms) = payload.split_once(' ')?;
+    Some((VersionNumber(version.parse().ok()?), latency_ms.parse().ok()?))
 }

@@ -48,6 +48,7 @@ pub(crate) async fn run<S: Store + Cursors>(fresh: impl AsyncFn() -> S) {
     patterns_runs_and_rollouts_are_replaced(&fresh().await).await;
     pairs_of_a_rollout_come_in_the_order_asked_for(&fresh().await).await;
     looks_at_a_rollout_come_newest_first(&fresh().await).await;
+    tests_of_versions_are_replaced_until_they_end(&fresh().await).await;
     an_alias_moves_only_from_where_it_is(&fresh().await).await;
     of_racing_appends_one_wins(&fresh().await).await;
     cursors_go_forward_and_never_beyond_the_journal(&fresh().await).await;
@@ -71,6 +72,7 @@ async fn an_empty_store_answers(store: &impl Store) {
     assert_eq!(store.rollouts().await, Ok(vec![]));
     assert_eq!(store.shadow_pairs(id(1), PairOrder::Worst, 10).await, Ok(vec![]));
     assert_eq!(store.rollout_progress(id(1), 10).await, Ok(vec![]));
+    assert_eq!(store.ab_tests().await, Ok(vec![]));
     assert_eq!(store.aliases().await, Ok(vec![]));
     assert_eq!(store.alias_history(&Alias::champion()).await, Ok(vec![]));
     let kinds = [
@@ -302,6 +304,15 @@ async fn patterns_runs_and_rollouts_are_replaced(store: &impl Store) {
         samples::rollout(2, samples::verdict(Outcome::Reject)),
         samples::rollout(1, RolloutState::OfflineGate),
     ];
+    assert_eq!(store.rollouts().await.as_ref(), Ok(&rollouts));
+    // One that has ended stays as it ended, and takes nothing with it.
+    let late = vec![event::rollout(1, samples::canary(0)), event::rollout(2, samples::canary(0))];
+    let refused = store.append(late).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict, "{refused:?}");
+    assert_eq!(
+        refused.message,
+        format!("rollout `{}` has ended already", samples::rollout(2, samples::canary(0)).id)
+    );
     assert_eq!(store.rollouts().await, Ok(rollouts));
 }
 
@@ -332,6 +343,18 @@ async fn pairs_of_a_rollout_come_in_the_order_asked_for(store: &impl Store) {
     let mut odd = samples::shadow_pair(4, 1, 1.0, 0.0);
     odd.diff.distance = f64::NAN;
     assert_eq!(refused(store, vec![Event::ShadowPair(Box::new(odd))]).await, ErrorKind::Invalid);
+}
+
+async fn tests_of_versions_are_replaced_until_they_end(store: &impl Store) {
+    for (n, state) in [(2, AbState::Running), (1, AbState::Running), (2, samples::best(1))] {
+        store.append(vec![event::ab_test(n, state)]).await.unwrap();
+    }
+    let tests = vec![samples::ab_test(2, samples::best(1)), samples::ab_test(1, AbState::Running)];
+    assert_eq!(store.ab_tests().await.as_ref(), Ok(&tests));
+    let stopped = AbState::Stopped { ended: Timestamp(1), stopped_by: "ada".into() };
+    let refused = store.append(vec![event::ab_test(2, stopped)]).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict, "{refused:?}");
+    assert_eq!(store.ab_tests().await, Ok(tests));
 }
 
 async fn looks_at_a_rollout_come_newest_first(store: &impl Store) {

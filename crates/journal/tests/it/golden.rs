@@ -47,6 +47,8 @@ fn events() -> Vec<Event> {
         event::progress(1, 1),
         event::progress(2, 1),
         event::rollout(1, samples::verdict(Outcome::Promote)),
+        event::ab_test(1, AbState::Running),
+        event::ab_test(1, samples::best(2)),
         event::alias_move("champion", 0, 1),
     ]
 }
@@ -135,4 +137,11 @@ async fn a_file_of_the_fourth_format_still_reads() {
     let store = open(folder.path(), "v4").await;
     let kept = ("lake".to_owned(), Cursor { seq: 8, begun: 16 });
     assert_eq!(store.cursors().await, Ok(vec![kept]));
+}
+
+#[tokio::test]
+async fn a_file_of_the_fifth_format_still_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "v5").await;
+    assert_eq!(store.ab_tests().await, Ok(vec![samples::ab_test(1, samples::best(2))]));
 }

@@ -52,6 +52,9 @@ fn any_event() -> impl Strategy<Value = Event> {
             event::shadow_pair(n, of, overall, distance)
         }),
         1 => (n.clone(), of.clone()).prop_map(|(n, of)| event::progress(n, of)),
+        1 => (of.clone(), any::<bool>()).prop_map(|(n, ends)| {
+            event::ab_test(n, if ends { samples::best(1) } else { AbState::Running })
+        }),
         1 => (of.clone(), any::<bool>()).prop_map(|(n, scans)| {
             event::rollout(n, if scans { RolloutState::Scanning } else { RolloutState::OfflineGate })
         }),
@@ -86,6 +89,7 @@ pub(crate) async fn assert_same(store: &impl Store, naive: &impl Store) {
             naive.rollout_progress(rollout, limit).await
         );
     }
+    assert_eq!(store.ab_tests().await, naive.ab_tests().await);
     assert_eq!(store.aliases().await, naive.aliases().await);
     for alias in [Alias::champion(), Alias::candidate()] {
         assert_eq!(store.alias_history(&alias).await, naive.alias_history(&alias).await);

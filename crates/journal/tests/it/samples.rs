@@ -180,7 +180,14 @@ pub(crate) fn version(number: u64) -> ModelVersion {
 }
 
 pub(crate) fn rollout(n: u64, state: RolloutState) -> Rollout {
-    Rollout { id: id(n), at: at(n), candidate: VersionNumber(n), champion: VersionNumber::BASE, state }
+    Rollout {
+        id: id(n),
+        at: at(n),
+        candidate: VersionNumber(n),
+        champion: VersionNumber::BASE,
+        state,
+        evidence: Evidence::default(),
+    }
 }
 
 pub(crate) fn verdict(outcome: Outcome) -> RolloutState {
@@ -262,7 +269,40 @@ pub(crate) fn progress(n: u64, of: u64) -> RolloutProgress {
             limit: -0.05,
             status: MetricStatus::Beyond,
         }],
+        judge: None,
     }
+}
+
+pub(crate) fn ab_test(n: u64, state: AbState) -> AbTest {
+    let arm = |version| AbArm { version: VersionNumber(version), share: 0.5 };
+    let found = |version| AbArmReport {
+        version: VersionNumber(version),
+        count: n,
+        mean: Some(0.1),
+        lower: 0.0,
+        upper: 1.0 / 3.0,
+        is_in: true,
+    };
+    AbTest {
+        id: id(n),
+        at: at(n),
+        by: "ada".into(),
+        champion: VersionNumber(1),
+        arms: vec![arm(1), arm(2)],
+        allocation: Allocation::Bandit,
+        metric: "accuracy".into(),
+        alpha: 0.05,
+        indifference: 0.0,
+        min_requests: 10,
+        max_requests: 1000,
+        state,
+        reason: format!("{n} requests"),
+        found: vec![found(1), found(2)],
+    }
+}
+
+pub(crate) fn best(version: u64) -> AbState {
+    AbState::Decided { best: Some(VersionNumber(version)), ended: at(9) }
 }
 
 pub(crate) fn canary(step: u32) -> RolloutState {
@@ -322,6 +362,9 @@ pub(crate) mod event {
     }
     pub(crate) fn shadow_pair(n: u64, of: u64, overall: f64, distance: f64) -> Event {
         Event::ShadowPair(Box::new(super::shadow_pair(n, of, overall, distance)))
+    }
+    pub(crate) fn ab_test(n: u64, state: AbState) -> Event {
+        Event::AbTest(Box::new(super::ab_test(n, state)))
     }
     pub(crate) fn progress(n: u64, of: u64) -> Event {
         Event::RolloutProgress(Box::new(super::progress(n, of)))

@@ -64,7 +64,7 @@ async fn a_rollout_on_traffic_survives_a_restart_and_its_pauses() {
     assert_eq!(runner.recover().await.unwrap(), [], "a rollout on traffic is not aborted");
     assert_eq!(runner.begin(VersionNumber(1), CANDIDATE).await.unwrap_err().kind(), ErrorKind::Conflict);
     let Some(OnTraffic::Shadow(stage)) = runner.on_traffic().await.unwrap() else { panic!("shadow") };
-    drop(stage.pause(Timestamp(130), "ada", "a look").await.unwrap());
+    drop(stage.hold(Timestamp(130), "ada", "a look", false).await.unwrap());
     let Some(OnTraffic::Paused(stage)) = runner.on_traffic().await.unwrap() else { panic!("paused") };
     let resumed = stage.resume(Timestamp(900)).await.unwrap();
     assert_eq!(resumed.rollout().live().unwrap().spent_ms(Timestamp(910)), 40);
@@ -72,4 +72,44 @@ async fn a_rollout_on_traffic_survives_a_restart_and_its_pauses() {
     stage.abort("ada: enough").await.unwrap();
     assert_eq!(runner.on_traffic().await.unwrap().map(|it| it.rollout().id), None);
     assert!(matches!(store.rollouts().await.unwrap()[0].state, RolloutState::Aborted { .. }));
+}
+
+fn look(stage: LiveStage, observations: u64) -> RolloutProgress {
+    RolloutProgress {
+        rollout: Id::new(uuid::Uuid::from_u128(1)),
+        at: Timestamp(7),
+        stage,
+        ruling: StageRuling::Succeed,
+        reason: format!("{observations} pairs"),
+        observations,
+        metrics: Vec::new(),
+        judge: None,
+    }
+}
+
+#[tokio::test]
+async fn what_was_found_goes_along_and_ends_in_the_verdict() {
+    let (store, runner, stage) = past_the_gate().await;
+    let stage =
+        stage.with_evidence(|it| it.gate = "shown offline".into()).shadow(Timestamp(10)).await.unwrap();
+    drop(stage);
+    let restored = runner.on_traffic().await.unwrap().unwrap();
+    // The second look at a stage takes the place of the first.
+    let looked_at = restored.looked_at(look(LiveStage::Shadow, 5)).looked_at(look(LiveStage::Shadow, 9));
+    let OnTraffic::Shadow(stage) = looked_at else { panic!("shadow") };
+    drop(stage.hold(Timestamp(20), "rollout", "passed", true).await.unwrap());
+    let Some(OnTraffic::Paused(stage)) = runner.on_traffic().await.unwrap() else { panic!("paused") };
+    assert!(matches!(stage.rollout().state, RolloutState::Paused { confirm: true, .. }));
+    let OnTraffic::Shadow(stage) = stage.resume(Timestamp(30)).await.unwrap() else { panic!("shadow") };
+    let canary = LiveStage::Canary { step: 0, percent: 5.0 };
+    let stage = stage.canary(5.0, Timestamp(40)).await.unwrap().with_evidence(|it| it.look(look(canary, 3)));
+    let found = stage.rollout().evidence.clone();
+    assert_eq!(found.gate, "shown offline");
+    assert_eq!(found.live.iter().map(|look| look.observations).collect::<Vec<_>>(), [9, 3]);
+    let verdict = Verdict { evidence: found.clone(), ..verdict(Outcome::Reject) };
+    stage.decide(verdict, Vec::new()).await.map_err(|(_, error)| error).unwrap();
+    let rollout = store.rollouts().await.unwrap().remove(0);
+    assert!(rollout.evidence.is_empty(), "the verdict carries it");
+    let RolloutState::Decided { verdict } = rollout.state else { panic!("decided") };
+    assert_eq!(verdict.evidence, found);
 }
