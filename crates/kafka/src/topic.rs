@@ -78,6 +78,7 @@ pub fn key(event: &Event) -> String {
         Event::Rollout(it) => it.id.to_string(),
         Event::ShadowPair(it) => it.interaction.to_string(),
         Event::RolloutProgress(it) => it.rollout.to_string(),
+        Event::AbTest(it) => it.id.to_string(),
         Event::AliasMoved(it) => it.alias.to_string(),
     }
 }
