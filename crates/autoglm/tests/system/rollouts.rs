@@ -98,7 +98,7 @@ async fn both_servers_split_the_traffic_and_leave_a_bad_candidate_at_once() {
     }
     one.order("/v1/autoglm/promote", json!({"version": "v1", "reason": "test"})).await;
     for n in 0..40 {
-        let (id, _) = ask(&other, &format!("before {n}"), "nothing").await;
+        let (id, _) = ask(&other, &format!("before {n}"), WORDS[1]).await;
         other.correct(&id, WORDS[1]).await;
     }
     one.idle().await;
