@@ -1,6 +1,6 @@
 //! One turn of learning: from what is remembered to a version with a verdict.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use autoglm_domain::{
     AdapterHost as _, Embedder, Event, Experience, ModelVersion, Outcome, Result, Rollout, RolloutState,
@@ -12,6 +12,9 @@ use autoglm_train::{Budget, Finished as Trained, Plan, PlanConfig, RunRequest, S
 use tokio::sync::oneshot;
 
 use crate::{learning_loop::champion, node::Parts};
+
+/// Time between two looks whether another candidate has ended.
+const OTHERS_TURN: Duration = Duration::from_secs(1);
 
 /// A plan with the version that it starts from.
 pub(crate) struct Consolidation {
@@ -140,6 +143,10 @@ impl Consolidation {
         parts: &Arc<Parts>,
         candidate: VersionNumber,
     ) -> Result<Option<Verdict>> {
+        // An announced model may have set out while this one was trained.
+        while parts.store.rollouts().await?.iter().any(Rollout::is_unfinished) {
+            tokio::time::sleep(OTHERS_TURN).await;
+        }
         prove(parts, candidate, self.seed).await
     }
 }

@@ -1,12 +1,15 @@
 //! A whole autoglm in one process: everything opened, wired, served and closed.
 
 mod aliases;
+mod announcements;
 mod answerer;
 mod answering;
 mod checkpoints;
+mod cursors;
 mod duties;
 pub(crate) mod judging;
 mod lock;
+mod mlflow;
 mod news;
 mod on_demand;
 mod orders;
@@ -26,10 +29,12 @@ use autoglm_engine::ServingStats;
 use autoglm_evaluate::{Differ, Evaluator, RuleSet};
 use autoglm_gateway::{Gateway, MetricsPage, ShadowRequest};
 use autoglm_memory::Memory;
+use autoglm_mlflow::Mlflow;
 use autoglm_registry::{ObjectArtifacts, Registry};
-use autoglm_rollout::{AnswerCache, RolloutRunner};
+use autoglm_rollout::{AnswerCache, Confirm, RolloutRunner};
 use autoglm_train::{Runner, Triggers};
 use autoglm_upstream::CircuitState;
+use autoglm_webhook::{Cursors, Follower, Gates};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub(crate) use self::answering::base_model;
@@ -46,7 +51,13 @@ use self::{
     traffic::Traffic,
 };
 pub(crate) use crate::demo_run::demo_run;
-use crate::{database::Database, learning_loop, proving::Proving, settings::Settings, signals::Signals};
+use crate::{
+    database::Database,
+    learning_loop,
+    proving::{Doors, Proving},
+    settings::Settings,
+    signals::Signals,
+};
 
 /// How long answers under way may take once the engine is told to stop.
 const ENGINE_GRACE: Duration = Duration::from_secs(5);
@@ -94,6 +105,12 @@ pub(crate) struct Parts {
     /// Compares the answers of pairs, where one is set up.
     pub(crate) judging: Judging,
     pub(crate) proving: Proving,
+    pub(crate) doors: Arc<Doors>,
+    /// How far followers of the journal are.
+    cursors: Arc<dyn Cursors>,
+    /// Who hears of versions.
+    hooks: Vec<Arc<Follower>>,
+    mlflow: Option<Arc<Mlflow>>,
     pub(crate) residents: Residents,
     pub(crate) signals: Arc<Signals>,
 }
@@ -180,6 +197,8 @@ impl Node {
             recall: Arc::new(recall::FromMemory(Arc::clone(&parts.memory))),
             observer: Arc::new(Bell { parts: Arc::clone(parts), shadows: self.shadows.clone() }),
             admin: Arc::new(orders::Orders(Arc::clone(parts))),
+            announcements: announcements::Announcing::new(parts)?
+                .map(|it| Arc::new(it) as Arc<dyn autoglm_gateway::Announcements>),
             metrics: MetricsPage::install().map_err(Error::from)?,
         };
         gateway.serve(listener, shutdown).await.map_err(Error::from)
@@ -269,6 +288,16 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
     settings.rollout.check().map_err(Error::from)?;
     let rules = RuleSet::load(settings.evaluate.safety.rules.as_deref()).map_err(Error::from)?;
     let differ = Differ::new(settings.evaluate.diff.clone(), rules, Some(Arc::clone(&embedder)));
+    let gates = Arc::new(Gates::new(&settings.webhook, &clock).map_err(Error::from)?);
+    let seed = || ids.next_uuid().as_u64_pair().1;
+    let doors = Arc::new(Doors::new(gates, Arc::clone(&clock), &settings.webhook, seed()));
+    let cursors: Arc<dyn Cursors> =
+        Arc::new(cursors::CursorFiles { folder: data.join("cursors"), database: database.clone() });
+    let hooks = Follower::all(&settings.webhook, &store, &cursors, &clock, seed()).map_err(Error::from)?;
+    let mlflow = settings.mlflow.is_set().then(|| {
+        Mlflow::new(settings.mlflow.clone(), Arc::clone(&store), Arc::clone(&artifacts)).map(Arc::new)
+    });
+    let mlflow = mlflow.transpose().map_err(Error::from)?;
     let mut runner =
         Runner::new(Arc::clone(&leaders_store), Arc::clone(&artifacts), Arc::clone(&clock), Arc::clone(&ids));
     if settings.train.checkpoint_s > 0.0 {
@@ -282,7 +311,8 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         triggers: Triggers::new(settings.train.triggers.clone()).map_err(Error::from)?,
         runner,
         rollouts: RolloutRunner::new(Arc::clone(&leaders_store), Arc::clone(&clock), Arc::clone(&ids))
-            .with_policy(&settings.rollout),
+            .with_policy(&settings.rollout)
+            .with_confirmation(Arc::clone(&doors) as Arc<dyn Confirm>),
         trainer,
         no_training,
         answers: AnswerCache::default(),
@@ -290,6 +320,10 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         traffic: Traffic::new(settings.rollout.shadow.share),
         judging: Judging::open(&settings, &clock, ids.next_uuid().as_u64_pair().1)?,
         proving: Proving::default(),
+        doors,
+        cursors,
+        hooks,
+        mlflow,
         residents: Residents::default(),
         signals: Arc::default(),
         leading: Leading::default(),

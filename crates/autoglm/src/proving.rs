@@ -6,6 +6,7 @@
 //! a canary step or a watch begins to count anew.
 
 pub(crate) mod comparing;
+mod doors;
 mod settling;
 mod view;
 
@@ -31,6 +32,7 @@ use autoglm_rollout::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+pub(crate) use self::doors::Doors;
 use self::{comparing::Comparing, view::View};
 use crate::{
     learning_loop::champion,
@@ -153,6 +155,7 @@ async fn look(parts: &Arc<Parts>, view: &mut Option<View>, test: &mut Option<Com
     let Some((on_traffic, live)) =
         on_traffic.and_then(|it| it.rollout().live().copied().map(|live| (it, live)))
     else {
+        parts.doors.close();
         *view = None;
         return comparing::look(parts, test, inbox).await;
     };
@@ -175,6 +178,7 @@ async fn look(parts: &Arc<Parts>, view: &mut Option<View>, test: &mut Option<Com
     view.take_in(parts, &rollout, inbox).await?;
     let now = parts.clock.now();
     let result = view.analysis.rule(live.spent_ms(now));
+    let result = parts.doors.hear(&parts.settings.rollout, &rollout, &live, result, now);
     let look = view.look(parts, result, now);
     let on_traffic = match on_traffic {
         // Users hear it all the same: a breach ends it, and nothing else is decided meanwhile.
@@ -267,7 +271,7 @@ async fn act(parts: &Arc<Parts>, at: OnTraffic, look: RolloutProgress) -> Result
         to: rollout.champion,
         at: now,
         by: "rollout".into(),
-        reason,
+        reason: format!("{}{reason}", AliasMove::ROLLBACK),
         rollout: Some(rollout.id),
     };
     match at {

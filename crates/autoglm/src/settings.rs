@@ -169,6 +169,10 @@ pub(crate) struct Settings {
     pub(crate) train: autoglm_train::Config,
     /// What a new version has to go through.
     pub(crate) rollout: autoglm_rollout::RolloutPolicy,
+    /// MLflow.
+    pub(crate) mlflow: autoglm_mlflow::Config,
+    /// Webhooks.
+    pub(crate) webhook: autoglm_webhook::Config,
     /// What is logged.
     pub(crate) log: LogSettings,
 }
@@ -212,6 +216,8 @@ impl Settings {
         self.memory.validate().or_else(|error| within("memory", error.into()))?;
         self.evaluate.validate().or_else(|error| within("evaluate", error.into()))?;
         self.rollout.check().or_else(|error| within("rollout", error.into()))?;
+        self.mlflow.validate()?;
+        self.webhook.validate()?;
         autoglm_train::Triggers::new(self.train.triggers.clone())
             .map(drop)
             .or_else(|error| within("train", error.into()))

@@ -13,6 +13,7 @@ mod error;
 mod event;
 mod experience;
 mod feedback;
+mod gatekeeper;
 mod id;
 mod interaction;
 mod mirror;
@@ -33,6 +34,7 @@ pub use error::{Error, ErrorKind, Later, Result};
 pub use event::{Event, RecordedEvent};
 pub use experience::{ClusterId, Experience, ExperienceAmendment, Provenance, Vouch};
 pub use feedback::{Feedback, Metric, Thumb};
+pub use gatekeeper::{Gatekeeper, Inquiry, Question, Say};
 pub use id::{
     AbTestId, AssessmentId, ExperienceId, FeedbackId, Id, IdKind, InteractionId, PatternId, RolloutId,
     ShadowPairId, TrainingRunId,

@@ -103,3 +103,13 @@ pub struct AliasMove {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutId>,
 }
+
+impl AliasMove {
+    /// Begins the reason of every move that is a rollback.
+    pub const ROLLBACK: &str = "rollback: ";
+
+    /// Whether it went back.
+    pub fn is_rollback(&self) -> bool {
+        self.reason.starts_with(Self::ROLLBACK)
+    }
+}

@@ -2,8 +2,8 @@
 //!
 //! [`MemoryStore`] is the store, held to the same contract as the journal by the journal's tests, so that a
 //! test over it is a test over any store. [`version()`] fills such a store with something to point at.
-//! [`samples`] are events to put into one. [`PostgresServer`], [`KafkaBroker`] and [`S3Server`] are the real ones, for the
-//! tests that need them.
+//! [`samples`] are events to put into one. [`PostgresServer`], [`KafkaBroker`], [`S3Server`] and [`MlflowServer`] are the
+//! real ones, for the tests that need them.
 
 #[cfg(unix)]
 #[allow(clippy::expect_used, reason = "a test that has no server cannot go on")]
@@ -15,6 +15,9 @@ mod kafka;
 mod keeper;
 #[cfg(unix)]
 #[allow(clippy::expect_used, reason = "a test that has no server cannot go on")]
+mod mlflow;
+#[cfg(unix)]
+#[allow(clippy::expect_used, reason = "a test that has no server cannot go on")]
 mod postgres;
 pub mod samples;
 mod store;
@@ -24,6 +27,8 @@ mod version;
 pub use bucket::{S3Server, lake_python, run_python};
 #[cfg(unix)]
 pub use kafka::KafkaBroker;
+#[cfg(unix)]
+pub use mlflow::MlflowServer;
 #[cfg(unix)]
 pub use postgres::PostgresServer;
 pub use store::MemoryStore;

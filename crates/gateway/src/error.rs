@@ -64,6 +64,9 @@ pub enum GatewayError {
     /// No API key, or one that is not configured.
     #[error("{0}")]
     Unauthorized(&'static str),
+    /// A webhook that is not to be believed.
+    #[error("{0}")]
+    BadSignature(String),
     /// The principal may not do this.
     #[error("{0}")]
     Denied(String),
@@ -184,7 +187,7 @@ impl GatewayError {
             | Self::BodyBroken(_)
             | Self::Bind { .. } => ErrorKind::Invalid,
             Self::UnknownModel(_) | Self::NotFound(_) | Self::UnknownRoute { .. } => ErrorKind::NotFound,
-            Self::Unauthorized(_) | Self::Denied(_) => ErrorKind::Denied,
+            Self::Unauthorized(_) | Self::BadSignature(_) | Self::Denied(_) => ErrorKind::Denied,
             Self::Conflict(_) | Self::PortInUse { .. } => ErrorKind::Conflict,
             Self::Busy { .. } | Self::Unavailable { .. } | Self::NotRecorded | Self::Stopping => {
                 ErrorKind::Unavailable
@@ -200,7 +203,7 @@ impl GatewayError {
             Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized(_) | Self::BadSignature(_) => StatusCode::UNAUTHORIZED,
             Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
             _ => match self.kind() {
                 ErrorKind::Invalid => StatusCode::BAD_REQUEST,
@@ -245,6 +248,7 @@ impl GatewayError {
             Self::UnknownModel(_) => Some("model_not_found"),
             Self::UnknownRoute { .. } => Some("unknown_url"),
             Self::WrongMethod { .. } => Some("method_not_allowed"),
+            Self::BadSignature(_) => Some("invalid_signature"),
             Self::Unauthorized(_) => Some("invalid_api_key"),
             Self::BodyTooLarge { .. } => Some("request_too_large"),
             Self::BodyTimeout { .. } | Self::TimedOut { .. } | Self::Overdue(_) => Some("timeout"),

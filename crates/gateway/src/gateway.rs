@@ -15,9 +15,9 @@ use axum::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
-    Admin, AliasTable, Config, GatewayError, MetricsPage, Observer, Recall, Route, ab_tests, admin,
-    completions, embeddings, error::with_hint, feedback, health, intake, models, principal::Principals,
-    responses, rollouts,
+    Admin, AliasTable, Announcements, Config, GatewayError, MetricsPage, Observer, Recall, Route, ab_tests,
+    admin, completions, embeddings, error::with_hint, feedback, health, intake, models,
+    principal::Principals, responses, rollouts, webhooks,
 };
 
 /// HTTP over ports. Fill in the ports, then [`Gateway::serve`], or [`Gateway::router`] to put the routes
@@ -43,6 +43,8 @@ pub struct Gateway {
     pub observer: Arc<dyn Observer>,
     /// Who carries out admin orders.
     pub admin: Arc<dyn Admin>,
+    /// Who takes models that other systems announce; `None` where none are taken.
+    pub announcements: Option<Arc<dyn Announcements>>,
     /// What `/metrics` shows.
     pub metrics: MetricsPage,
 }
@@ -106,6 +108,7 @@ impl Shared {
             .route("/v1/autoglm/ab-tests", get(ab_tests::list).post(ab_tests::start))
             .route("/v1/autoglm/ab-tests/{id}", get(ab_tests::one))
             .route("/v1/autoglm/ab-tests/{id}/stop", post(ab_tests::stop))
+            .route(webhooks::MODEL, post(webhooks::model))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))
             .route("/metrics", get(health::metrics))

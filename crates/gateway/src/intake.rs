@@ -22,6 +22,7 @@ use crate::{
     gateway::Shared,
     principal::{self, Caller},
     response_body::response_id,
+    webhooks,
 };
 
 pub(crate) const VERSION_HEADER: HeaderName = HeaderName::from_static("x-autoglm-model-version");
@@ -68,7 +69,10 @@ pub(crate) async fn intake(State(shared): State<Arc<Shared>>, mut request: Reque
         .map_or_else(|| Arc::from("unmatched"), |path| Arc::<str>::from(path.as_str()));
     let method = name_of(request.method());
     let api = request.uri().path().starts_with("/v1/");
-    let identified = if api { identify(&shared, request.headers()) } else { Ok(Caller::Anyone(None)) };
+    // Its requests are signed in place of a key.
+    let signed = request.uri().path() == webhooks::MODEL;
+    let identified =
+        if api && !signed { identify(&shared, request.headers()) } else { Ok(Caller::Anyone(None)) };
     let known = identified.and_then(|caller| Ok((caller, own_timeout(request.headers())?)));
     let mut response = match known {
         Err(refusal) => refusal.into_response(),
@@ -150,13 +154,22 @@ fn name_of(method: &Method) -> &'static str {
 
 /// The body as JSON, within the limits of size and time.
 pub(crate) async fn read_json(body: Body, config: &Config) -> Result<Value, GatewayError> {
+    parse(&read_bytes(body, config).await?)
+}
+
+/// Bytes as JSON.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, GatewayError> {
+    serde_json::from_slice(bytes).map_err(|error| GatewayError::MalformedJson(error.to_string()))
+}
+
+/// The body as it came, within the limits of size and time.
+pub(crate) async fn read_bytes(body: Body, config: &Config) -> Result<Bytes, GatewayError> {
     let limit = config.max_body_bytes;
     if body.size_hint().lower() > limit as u64 {
         return Err(GatewayError::BodyTooLarge { limit });
     }
     let whole = timeout(Duration::from_secs(config.body_timeout_s), read(body, limit));
-    let bytes = whole.await.map_err(|_| GatewayError::BodyTimeout { seconds: config.body_timeout_s })??;
-    serde_json::from_slice(&bytes).map_err(|error| GatewayError::MalformedJson(error.to_string()))
+    whole.await.map_err(|_| GatewayError::BodyTimeout { seconds: config.body_timeout_s })?
 }
 
 /// A body that comes in one piece, as most do, is not copied.

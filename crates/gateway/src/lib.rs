@@ -77,6 +77,7 @@ mod health;
 mod models;
 mod responses;
 mod rollouts;
+mod webhooks;
 
 mod gateway;
 mod intake;
@@ -89,8 +90,8 @@ pub use error::GatewayError;
 pub use gateway::Gateway;
 pub use metrics_page::MetricsPage;
 pub use ports::{
-    AbOrder, Admin, AliasTable, Example, ModelEntry, ModelKind, Observer, Promotion, Recall, RecallDecision,
-    RecallMode, Rollback, RolloutAction, RolloutOrder, RolloutStart, Route, Shadow, ShadowRequest,
-    TrainOrder,
+    AbOrder, Admin, AliasTable, Announced, Announcement, Announcements, Example, ModelEntry, ModelKind,
+    ModelSource, Observer, Promotion, Recall, RecallDecision, RecallMode, Rollback, RolloutAction,
+    RolloutOrder, RolloutStart, Route, Shadow, ShadowRequest, TrainOrder,
 };
 pub use serve::bind;

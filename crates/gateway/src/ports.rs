@@ -251,6 +251,55 @@ pub struct AbOrder {
     pub by: String,
 }
 
+/// Where an announced model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// An adapter in PEFT's format, in a folder that the server sees.
+    Folder(std::path::PathBuf),
+    /// A git repository with git-lfs.
+    Git {
+        /// Its address.
+        remote: String,
+        /// Its branch; `None` is the usual one.
+        branch: Option<String>,
+        /// Which version of it, by its number there.
+        version: Option<VersionNumber>,
+        /// Which commit; with neither the latest.
+        rev: Option<String>,
+    },
+}
+
+/// A model that another system says is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// Where it is.
+    pub source: ModelSource,
+    /// A remark, for the record.
+    pub note: Option<String>,
+}
+
+/// A candidate that an announcement led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// What was registered.
+    pub version: VersionNumber,
+    /// Its way to the users, which has begun.
+    pub rollout: RolloutId,
+}
+
+/// Port: models that other systems announce.
+#[async_trait::async_trait]
+pub trait Announcements: Send + Sync {
+    /// Whether `body` is to be believed, by the headers that came with it. `Denied` when it was not signed with the
+    /// secret or is too old, `Conflict` when the very same came before.
+    fn check(&self, timestamp: &str, signature: &str, body: &[u8]) -> Result<()>;
+
+    /// Registers what was announced and begins its rollout, which is under way when this returns. `Invalid` when there
+    /// is no adapter that fits, `Denied` when it may not come from there, `Conflict` while another candidate is on its
+    /// way.
+    async fn announced(&self, announcement: Announcement) -> Result<Announced>;
+}
+
 /// Port: what a person may order through the admin API.
 #[async_trait::async_trait]
 pub trait Admin: Send + Sync {

@@ -6,7 +6,7 @@ use autoglm_domain::{Alias, AliasMove, VersionNumber};
 use parking_lot::RwLock;
 
 /// Begins the reason of every move that is a rollback.
-pub const ROLLBACK: &str = "rollback: ";
+pub const ROLLBACK: &str = AliasMove::ROLLBACK;
 
 /// The alias table in memory. Reading takes a shared lock for a few nanoseconds and never waits for I/O.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ pub(crate) fn before(history: &[AliasMove]) -> Option<VersionNumber> {
     let mut stack = vec![first.from];
     for step in history {
         let below = stack.len().checked_sub(2).and_then(|at| stack.get(at));
-        if step.reason.starts_with(ROLLBACK) && below == Some(&step.to) {
+        if step.is_rollback() && below == Some(&step.to) {
             stack.pop();
         } else if stack.last() != Some(&step.to) {
             stack.push(step.to);

@@ -10,7 +10,9 @@ use std::{
 };
 
 use autoglm_domain::{ArtifactStore, ContentHash, Timestamp};
-use object_store::{ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, path::Path as ObjectPath};
+use object_store::{
+    ObjectStore, ObjectStoreExt as _, PutMode, PutPayload, local::LocalFileSystem, path::Path as ObjectPath,
+};
 
 use crate::{Config, Error, Result};
 
@@ -29,6 +31,8 @@ impl ObjectArtifacts {
             None if address.is_empty() => data_dir.join("artifacts"),
             None => PathBuf::from(address),
             Some(("file", path)) if !path.is_empty() => PathBuf::from(path),
+            #[cfg(feature = "cloud")]
+            Some((scheme, _)) if scheme != "file" => return Self::cloud(address, &[]),
             Some(_) => return Err(Error::ArtifactsAddress(address.to_owned())),
         };
         Self::local(&folder)
@@ -39,6 +43,13 @@ impl ObjectArtifacts {
         std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
         Ok(Self { store: Arc::new(store), folder: Some(folder.to_owned()) })
+    }
+
+    /// Artifacts in a bucket, such as `s3://bucket/prefix`. `options` go before the environment; their names are those
+    /// of the environment's variables.
+    #[cfg(feature = "cloud")]
+    pub fn cloud(address: &str, options: &[(&str, String)]) -> Result<Self> {
+        Ok(Self::remote(crate::cloud::open(address, options)?))
     }
 
     /// Artifacts in any other object store. Its `put` must be atomic, as those of S3 and the like are.
@@ -73,16 +84,51 @@ impl ObjectArtifacts {
         Ok(bytes.into())
     }
 
+    /// Creates what is not there, and nothing else: of several writers of the same bytes one writes. What is there is
+    /// read, for only then it is known to be whole; damage is written over.
     async fn write(&self, bytes: Vec<u8>) -> Result<ContentHash> {
         let hash = ContentHash::of(&bytes);
+        let payload = PutPayload::from(bytes);
         match self.read(hash).await {
             Ok(_) => return Ok(hash),
-            Err(Error::NoArtifact(_)) => {}
-            Err(Error::Damaged { .. }) => tracing::warn!(%hash, "replacing a damaged artifact"),
+            Err(Error::NoArtifact(_)) => match self.create(hash, payload.clone()).await? {
+                true => return Ok(hash),
+                // Somebody else was quicker. A store that shows half of what is being written is none of ours.
+                false => match self.read(hash).await {
+                    Ok(_) => return Ok(hash),
+                    Err(Error::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
+                },
+            },
+            Err(Error::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
-        self.store.put(&location(hash), bytes.into()).await?;
+        tracing::warn!(%hash, "replacing a damaged artifact");
+        self.store.put(&location(hash), payload).await?;
         Ok(hash)
+    }
+
+    /// Whether it was created; not where something is there already.
+    async fn create(&self, hash: ContentHash, payload: PutPayload) -> Result<bool> {
+        let location = location(hash);
+        let created = self.store.put_opts(&location, payload.clone(), PutMode::Create.into()).await;
+        match created {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            // A file system without hard links, a bucket that knows no conditions: the same bytes over the same bytes.
+            Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
+                self.store.put(&location, payload).await?;
+                Ok(true)
+            }
+            Err(error) if self.folder.is_some() => match Error::from(error) {
+                full @ Error::DiskFull(_) => Err(full),
+                _ => {
+                    self.store.put(&location, payload).await?;
+                    Ok(true)
+                }
+            },
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -222,12 +268,29 @@ mod tests {
         assert_eq!(artifacts.sweep(Timestamp(i64::MAX)).await.unwrap(), 0);
     }
 
+    #[tokio::test]
+    async fn what_somebody_else_wrote_meanwhile_is_left_as_it_is() {
+        let store = Arc::new(InMemory::new());
+        let artifacts = ObjectArtifacts::remote(store.clone());
+        let hash = ContentHash::of(b"weights");
+        assert!(artifacts.create(hash, PutPayload::from_static(b"weights")).await.unwrap());
+        let before = store.head(&location(hash)).await.unwrap();
+        assert!(!artifacts.create(hash, PutPayload::from_static(b"weights")).await.unwrap());
+        assert_eq!(artifacts.put(b"weights".to_vec()).await, Ok(hash));
+        assert_eq!(
+            store.head(&location(hash)).await.unwrap().e_tag,
+            before.e_tag,
+            "it was not written again"
+        );
+    }
+
     #[test]
     fn an_address_of_another_kind_is_refused_with_a_hint() {
-        let config = Config { artifacts: "s3://bucket/x".into(), ..Config::default() };
+        let address = if cfg!(feature = "cloud") { "ftp://bucket/x" } else { "s3://bucket/x" };
+        let config = Config { artifacts: address.into(), ..Config::default() };
         let error = ObjectArtifacts::open(&config, Path::new("/nowhere")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.to_string().contains("`s3://bucket/x`"));
+        assert!(error.to_string().contains(&format!("`{address}`")), "{error}");
         assert!(error.hint().is_some());
     }
 }

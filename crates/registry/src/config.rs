@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Folder of the artifacts, or a `file://` address; empty is `artifacts` in the data directory.
+    /// Folder of the artifacts, or a `file://` address; in a build with the feature `cloud` also a bucket, such as
+    /// `s3://bucket/prefix`, with credentials from the environment. Empty is `artifacts` in the data directory.
     pub artifacts: String,
+    /// Who commits versions that are exported to a git repository, `name <address>`; empty is what git's own settings
+    /// say.
+    pub git_author: String,
     /// Limits that an adapter must keep.
     pub scan: ScanLimits,
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use autoglm_domain::{ContentHash, ModelVersion, VersionNumber};
+use autoglm_domain::{
+    ChatMessage, ContentHash, InteractionId, ModelVersion, PairOrder, Store, VersionNumber,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,6 +19,46 @@ pub struct Change {
     pub b: Option<Value>,
 }
 
+/// Experiences that are shown of a difference, and pairs of answers.
+const SHOWN: usize = 5;
+/// Most pairs that are looked through for answers that changed.
+const MOST_PAIRS: usize = 10_000;
+
+/// An experience as it stands in a data set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    /// Its id.
+    pub experience: String,
+    /// The last turn of its prompt.
+    pub prompt: String,
+    /// The answer to learn.
+    pub target: String,
+}
+
+/// Two versions' answers to one request that differ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangedAnswer {
+    /// The request.
+    pub interaction: InteractionId,
+    /// The answer of the first version.
+    pub a: String,
+    /// The answer of the second.
+    pub b: String,
+    /// How far they are apart, 0 to 1.
+    pub distance: f64,
+}
+
+/// What of two versions' answers to the same requests is on record, from shadows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AnswersChange {
+    /// Requests that both answered.
+    pub compared: u64,
+    /// Of these, the ones with another answer.
+    pub changed: u64,
+    /// Those that changed most.
+    pub examples: Vec<ChangedAnswer>,
+}
+
 /// How two data-set snapshots differ, in experiences.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotChange {
@@ -26,6 +68,10 @@ pub struct SnapshotChange {
     pub removed: u64,
     /// In both.
     pub common: u64,
+    /// Some of those that were added.
+    pub only_b: Vec<Example>,
+    /// Some of those that were removed.
+    pub only_a: Vec<Example>,
 }
 
 /// What differs between two versions; the base model counts as one without metrics and data.
@@ -43,6 +89,8 @@ pub struct VersionDiff {
     pub hyper: BTreeMap<String, Change>,
     /// The data they learned from.
     pub snapshot: SnapshotChange,
+    /// Their answers to the same requests.
+    pub answers: AnswersChange,
 }
 
 /// The differing entries of two JSON objects.
@@ -75,26 +123,74 @@ pub(crate) fn hyper(version: Option<&ModelVersion>) -> Result<BTreeMap<String, V
 #[derive(Deserialize)]
 struct SnapshotLine {
     experience: Option<String>,
+    #[serde(default)]
+    prompt: Vec<ChatMessage>,
+    #[serde(default)]
+    target: String,
 }
 
-/// The experiences of a snapshot: JSON lines, of which those with a key `experience` count.
-pub(crate) fn experiences(hash: ContentHash, bytes: &[u8]) -> Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
+/// The experiences of a snapshot, by id: JSON lines, of which those with a key `experience` count.
+pub(crate) fn experiences(hash: ContentHash, bytes: &[u8]) -> Result<BTreeMap<String, Example>> {
+    let mut found = BTreeMap::new();
     for (at, line) in bytes.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
         let line: SnapshotLine = serde_json::from_slice(line).map_err(|error| {
             let (hash, number) = (hash.short(), at + 1);
             autoglm_domain::Error::internal(format!("line {number} of the snapshot `{hash}`: {error}"))
         })?;
-        found.extend(line.experience);
+        let Some(experience) = line.experience else { continue };
+        let prompt = line.prompt.into_iter().next_back().map(|turn| turn.content).unwrap_or_default();
+        found.insert(experience.clone(), Example { experience, prompt, target: line.target });
     }
     Ok(found)
 }
 
-/// Counts of two sets' difference.
-pub(crate) fn snapshot_change(a: &BTreeSet<String>, b: &BTreeSet<String>) -> SnapshotChange {
-    SnapshotChange {
-        added: b.difference(a).count() as u64,
-        removed: a.difference(b).count() as u64,
-        common: a.intersection(b).count() as u64,
+/// Two data sets' difference. Of what is only in one of them, the latest is shown: ids are in the order of time.
+pub(crate) fn snapshot_change(
+    a: &BTreeMap<String, Example>,
+    b: &BTreeMap<String, Example>,
+) -> SnapshotChange {
+    let missing_in = |other: &BTreeMap<String, Example>, from: &BTreeMap<String, Example>| {
+        let only: Vec<Example> =
+            from.iter().filter(|(id, _)| !other.contains_key(*id)).map(|(_, it)| it.clone()).collect();
+        (only.len() as u64, only.into_iter().rev().take(SHOWN).collect::<Vec<_>>())
+    };
+    let (added, only_b) = missing_in(a, b);
+    let (removed, only_a) = missing_in(b, a);
+    SnapshotChange { added, removed, common: b.len() as u64 - added, only_b, only_a }
+}
+
+/// Both versions' answers in shadows of one beside the other.
+pub(crate) async fn answers_change(
+    store: &dyn Store,
+    a: VersionNumber,
+    b: VersionNumber,
+) -> autoglm_domain::Result<AnswersChange> {
+    let mut change = AnswersChange::default();
+    for rollout in store.rollouts().await? {
+        let forward = (rollout.champion, rollout.candidate) == (a, b);
+        if !forward && (rollout.champion, rollout.candidate) != (b, a) {
+            continue;
+        }
+        for pair in store.shadow_pairs(rollout.id, PairOrder::MostDifferent, MOST_PAIRS).await? {
+            if pair.champion.error.is_some() || pair.candidate.error.is_some() {
+                continue;
+            }
+            change.compared += 1;
+            let same = pair.champion.text == pair.candidate.text
+                && pair.champion.tool_calls == pair.candidate.tool_calls;
+            if same {
+                continue;
+            }
+            change.changed += 1;
+            let (first, second) = match forward {
+                true => (pair.champion.text, pair.candidate.text),
+                false => (pair.candidate.text, pair.champion.text),
+            };
+            let (interaction, distance) = (pair.interaction, pair.diff.distance);
+            change.examples.push(ChangedAnswer { interaction, a: first, b: second, distance });
+        }
     }
+    change.examples.sort_by(|a, b| b.distance.total_cmp(&a.distance));
+    change.examples.truncate(SHOWN);
+    Ok(change)
 }

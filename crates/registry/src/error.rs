@@ -10,6 +10,14 @@ pub enum Error {
     /// The setting `artifacts` names something that this build cannot use.
     #[error("the setting `registry.artifacts` is `{0}`, which is neither a folder nor a `file://` address")]
     ArtifactsAddress(String),
+    /// The setting `artifacts` names a bucket that cannot be used.
+    #[error("the setting `registry.artifacts` is `{address}`: {reason}")]
+    CloudAddress {
+        /// What was set.
+        address: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
     /// Nothing under that hash.
     #[error("no artifact `{}`", .0.short())]
     NoArtifact(ContentHash),
@@ -63,6 +71,16 @@ pub enum Error {
         /// The base of the new version.
         ours: ContentHash,
     },
+    /// A version from elsewhere that belongs to another base model.
+    #[error("{number} there was trained on the base `{}`, not on `{}`", .theirs.short(), .ours.short())]
+    ForeignBase {
+        /// Its number there.
+        number: VersionNumber,
+        /// Its base.
+        theirs: ContentHash,
+        /// The base that is served here.
+        ours: ContentHash,
+    },
     /// A number that JSON cannot hold.
     #[error("the metric `{0}` is not a finite number")]
     Metric(String),
@@ -106,6 +124,60 @@ pub enum Error {
         /// Its supposed parent.
         parent: VersionNumber,
     },
+    /// A program that is needed is not on this machine.
+    #[error("the program `{name}` is not there, or does not run")]
+    NoProgram {
+        /// Its name.
+        name: &'static str,
+        /// Debian's package of it.
+        package: &'static str,
+    },
+    /// No address of a repository.
+    #[error("`{0}` is no address of a git repository")]
+    Remote(String),
+    /// No name of a branch.
+    #[error("`{0}` cannot be the name of a branch")]
+    Branch(String),
+    /// The setting `registry.git_author` has another form.
+    #[error("the setting `registry.git_author` is `{0}`, not `name <address>`")]
+    Author(String),
+    /// Git knows nobody who commits.
+    #[error("git does not know who commits")]
+    NoAuthor,
+    /// Git did not do it.
+    #[error("`git {command}` failed: {message}")]
+    Git {
+        /// What it was to do.
+        command: String,
+        /// What it said.
+        message: String,
+    },
+    /// The repository lacks what was asked for.
+    #[error("there is no {what} in `{remote}`")]
+    NotInGit {
+        /// What.
+        what: String,
+        /// Where.
+        remote: String,
+    },
+    /// The weights themselves are not to be had.
+    #[error("the repository holds a pointer to the weights, and git-lfs did not bring them")]
+    OnlyPointer,
+    /// The record of a version cannot be read.
+    #[error("`version.json` of the repository is none of ours: {0}")]
+    Record(String),
+    /// The adapter is not the one of its record.
+    #[error(
+        "the adapter hashes to `{}`, and {number} has `{}`: it was changed since", .found.short(), .expected.short()
+    )]
+    OtherAdapter {
+        /// The version of the record.
+        number: VersionNumber,
+        /// The hash of its adapter.
+        expected: ContentHash,
+        /// What is there.
+        found: ContentHash,
+    },
     /// The store or another port failed.
     #[error(transparent)]
     Port(#[from] autoglm_domain::Error),
@@ -118,10 +190,18 @@ impl Error {
     /// What sort of failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::ArtifactsAddress(_) | Self::NotPeft { .. } | Self::Refused(_) | Self::OtherBase { .. } => {
+            Self::ArtifactsAddress(_)
+            | Self::CloudAddress { .. }
+            | Self::NotPeft { .. }
+            | Self::Refused(_)
+            | Self::OtherBase { .. } => ErrorKind::Invalid,
+            Self::Metric(_) | Self::Ambiguous { .. } => ErrorKind::Invalid,
+            Self::Remote(_) | Self::Branch(_) | Self::Author(_) | Self::NoAuthor | Self::Record(_) => {
                 ErrorKind::Invalid
             }
-            Self::Metric(_) | Self::Ambiguous { .. } => ErrorKind::Invalid,
+            Self::OtherAdapter { .. } | Self::ForeignBase { .. } => ErrorKind::Invalid,
+            Self::NoProgram { .. } | Self::Git { .. } | Self::OnlyPointer => ErrorKind::Unavailable,
+            Self::NotInGit { .. } => ErrorKind::NotFound,
             Self::NoArtifact(_) | Self::NoVersion(_) => ErrorKind::NotFound,
             Self::FolderTaken(_) | Self::AlreadyThere { .. } | Self::Moved { .. } | Self::NoEarlier(_) => {
                 ErrorKind::Conflict
@@ -141,7 +221,10 @@ impl Error {
     /// What the person can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::ArtifactsAddress(_) => "name a folder; object storage is not part of this build",
+            Self::ArtifactsAddress(_) => "name a folder, or build with `--features cloud` for buckets",
+            Self::CloudAddress { .. } => {
+                "`s3://bucket/prefix`, `gs://…` or `az://…`; credentials and endpoints come from the environment"
+            }
             Self::Damaged { .. } => {
                 "restore it from a backup, or register the version again: storing the same bytes repairs it"
             }
@@ -160,8 +243,24 @@ impl Error {
             Self::Refused(_) => {
                 "nothing was registered; save the adapter again from the training that made it"
             }
+            Self::ForeignBase { .. } => "serve the model it was trained on, or name it with `--model`",
             Self::OtherBase { .. } => "train or import it on top of the base model that is served",
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => "check the path",
+            Self::NoProgram { package, .. } => {
+                return Some(format!("install it (Debian: `apt-get install {package}`)"));
+            }
+            Self::Remote(_) => "an address such as `https://host/models.git`, or the path of a repository",
+            Self::Author(_) => "such as `autoglm <models@example.org>`",
+            Self::NoAuthor => {
+                "`git config --global user.name` and `user.email`, or the setting `registry.git_author`"
+            }
+            Self::NotInGit { .. } => "`git log` there lists versions in the trailers `Autoglm-Version`",
+            Self::OnlyPointer => {
+                "was it pushed without its large files? `git lfs push --all` where it came from"
+            }
+            Self::OtherAdapter { .. } => {
+                "take another commit, or remove `version.json` to import it as it is"
+            }
             Self::Port(error) => return error.hint.clone(),
             _ => return None,
         };

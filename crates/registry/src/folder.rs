@@ -6,22 +6,22 @@ use autoglm_domain::{Adapter, ModelVersion};
 
 use crate::{Error, Result, ScanLimits, scan};
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const CONFIG: &str = "adapter_config.json";
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 const PICKLED: &str = "adapter_model.bin";
 const CARD: &str = "README.md";
 
 /// Writes `adapter` with a model card to `folder`, which must not exist or be empty. The folder appears
 /// whole or not at all.
 pub async fn write_folder(folder: &Path, adapter: &Adapter, version: &ModelVersion) -> Result<()> {
-    let card = card(version);
-    let (folder, adapter) = (folder.to_owned(), adapter.clone());
+    let files = files(adapter, version);
+    let folder = folder.to_owned();
     blocking(move || {
         if std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) || folder.is_file() {
             return Err(Error::FolderTaken(folder));
         }
         let staging = staging(&folder);
-        let written = write_all(&staging, &adapter, &card)
+        let written = write_all(&staging, &files)
             .and_then(|()| std::fs::rename(&staging, &folder).map_err(Error::file(&folder)));
         if written.is_err() {
             // The error that matters is the first one; a leftover folder is named so that it is recognised.
@@ -35,33 +35,42 @@ pub async fn write_folder(folder: &Path, adapter: &Adapter, version: &ModelVersi
 /// Reads an adapter from a PEFT folder and scans it; `Invalid` with the findings when it did not pass.
 pub async fn read_folder(folder: &Path, limits: &ScanLimits) -> Result<Adapter> {
     let (folder, limits) = (folder.to_owned(), limits.clone());
-    blocking(move || {
-        std::fs::read_dir(&folder).map_err(Error::file(&folder))?;
-        for missing in [CONFIG, WEIGHTS] {
-            if !folder.join(missing).is_file() {
-                let pickled = missing == WEIGHTS && folder.join(PICKLED).is_file();
-                return Err(Error::NotPeft { folder, missing, pickled });
-            }
-        }
-        let weights = folder.join(WEIGHTS);
-        let bytes = std::fs::metadata(&weights).map_err(Error::file(&weights))?.len();
-        if bytes > limits.max_bytes {
-            return Err(Error::Refused(vec![format!(
-                "the weights have {bytes} bytes, more than {}",
-                limits.max_bytes
-            )]));
-        }
-        let read = |path: PathBuf| std::fs::read(&path).map_err(Error::file(&path));
-        let adapter = Adapter { config: read(folder.join(CONFIG))?, weights: read(weights)? };
-        match scan(&adapter, &limits) {
-            findings if findings.is_empty() => Ok(adapter),
-            findings => Err(Error::Refused(findings)),
-        }
-    })
-    .await
+    blocking(move || read(&folder, &limits)).await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+/// [`read_folder`], in place.
+pub(crate) fn read(folder: &Path, limits: &ScanLimits) -> Result<Adapter> {
+    std::fs::read_dir(folder).map_err(Error::file(folder))?;
+    for missing in [CONFIG, WEIGHTS] {
+        if !folder.join(missing).is_file() {
+            let pickled = missing == WEIGHTS && folder.join(PICKLED).is_file();
+            return Err(Error::NotPeft { folder: folder.to_owned(), missing, pickled });
+        }
+    }
+    let weights = folder.join(WEIGHTS);
+    let bytes = std::fs::metadata(&weights).map_err(Error::file(&weights))?.len();
+    if bytes > limits.max_bytes {
+        return Err(Error::Refused(vec![format!(
+            "the weights have {bytes} bytes, more than {}",
+            limits.max_bytes
+        )]));
+    }
+    let read = |path: PathBuf| std::fs::read(&path).map_err(Error::file(&path));
+    let adapter = Adapter { config: read(folder.join(CONFIG))?, weights: read(weights)? };
+    match scan(&adapter, limits) {
+        findings if findings.is_empty() => Ok(adapter),
+        findings => Err(Error::Refused(findings)),
+    }
+}
+
+/// What a folder of a version holds: the adapter's files and the model card.
+pub(crate) fn files(adapter: &Adapter, version: &ModelVersion) -> [(&'static str, Vec<u8>); 3] {
+    [(CONFIG, adapter.config.clone()), (WEIGHTS, adapter.weights.clone()), (CARD, card(version).into_bytes())]
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Storage(error.to_string()))?
 }
 
@@ -72,12 +81,11 @@ fn staging(folder: &Path) -> PathBuf {
     folder.with_file_name(name)
 }
 
-fn write_all(folder: &Path, adapter: &Adapter, card: &str) -> Result<()> {
+fn write_all(folder: &Path, files: &[(&'static str, Vec<u8>)]) -> Result<()> {
     if folder.exists() {
         std::fs::remove_dir_all(folder).map_err(Error::file(folder))?;
     }
     std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    let files = [(CONFIG, adapter.config.as_slice()), (WEIGHTS, &adapter.weights), (CARD, card.as_bytes())];
     for (name, bytes) in files {
         let path = folder.join(name);
         std::fs::write(&path, bytes).map_err(Error::file(&path))?;

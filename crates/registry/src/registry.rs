@@ -52,10 +52,10 @@ pub struct VersionView {
 
 /// Versions, artifacts and aliases of one store.
 pub struct Registry {
-    store: Arc<dyn Store>,
-    artifacts: Arc<dyn ArtifactStore>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) artifacts: Arc<dyn ArtifactStore>,
     clock: Arc<dyn Clock>,
-    limits: ScanLimits,
+    pub(crate) limits: ScanLimits,
     aliases: Arc<Aliases>,
     /// Held over each write, so that writes of this process never collide and the alias table follows
     /// moves in their order.
@@ -252,6 +252,7 @@ impl Registry {
             metrics: diff::changes(&diff::metrics(from), &diff::metrics(to)),
             hyper: diff::changes(&diff::hyper(from)?, &diff::hyper(to)?),
             snapshot: diff::snapshot_change(&data[0], &data[1]),
+            answers: diff::answers_change(&*self.store, a, b).await?,
         })
     }
 
@@ -259,13 +260,10 @@ impl Registry {
         if number == VersionNumber::BASE { Ok(None) } else { self.get(number).await.map(Some) }
     }
 
-    async fn experiences(
-        &self,
-        version: Option<&ModelVersion>,
-    ) -> Result<std::collections::BTreeSet<String>> {
+    async fn experiences(&self, version: Option<&ModelVersion>) -> Result<BTreeMap<String, diff::Example>> {
         match version.and_then(|version| version.snapshot) {
             Some(hash) => diff::experiences(hash, &self.artifacts.get(hash).await?),
-            None => Ok(std::collections::BTreeSet::new()),
+            None => Ok(BTreeMap::new()),
         }
     }
 

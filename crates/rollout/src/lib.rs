@@ -59,7 +59,7 @@ pub use policy::{
     CanaryPolicy, Confirmation, Next, OnInconclusive, RolloutPolicy, ShadowPolicy, WatchPolicy,
 };
 pub use quantile::QuantileSequence;
-pub use runner::{Finished, Recovered, RolloutRunner, promote_champion};
+pub use runner::{Confirm, Finished, Recovered, RolloutRunner, promote_champion};
 pub use score::{NormalisedMatch, Scorer};
 pub use sequence::PairedSequence;
 pub use slices::{SliceKind, SliceSummary, Slices};

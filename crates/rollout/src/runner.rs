@@ -19,6 +19,16 @@ pub struct RolloutRunner {
     ids: Arc<dyn IdSource>,
     /// Where a candidate goes that passed the gate; `None` is to the champion's place.
     first: Option<LiveStage>,
+    confirm: Option<Arc<dyn Confirm>>,
+}
+
+/// Port: who else has a say in a candidate that passed the gate.
+#[async_trait::async_trait]
+pub trait Confirm: Send + Sync {
+    /// The verdict that holds in place of `verdict`, which lets the candidate go to `next`, or to the champion's place
+    /// where that is `None`: the same, a rejection, or inconclusive where nobody answered in time. Takes as long as it
+    /// takes; dropped, it is asked again after [`RolloutRunner::recover`].
+    async fn confirm(&self, rollout: &Rollout, next: Option<LiveStage>, verdict: Verdict) -> Verdict;
 }
 
 /// How the way through the gate ended.
@@ -45,7 +55,7 @@ pub struct Recovered {
 impl RolloutRunner {
     /// A runner over its ports.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
-        Self { store, clock, ids, first: None }
+        Self { store, clock, ids, first: None, confirm: None }
     }
 
     /// The same, for candidates that go through what `policy` says after the gate.
@@ -57,6 +67,12 @@ impl RolloutRunner {
             first => first.map(|percent| LiveStage::Canary { step: 0, percent: *percent }),
         };
         Self { first, ..self }
+    }
+
+    /// The same, that asks `confirm` before a candidate goes further than the gate.
+    #[must_use]
+    pub fn with_confirmation(self, confirm: Arc<dyn Confirm>) -> Self {
+        Self { confirm: Some(confirm), ..self }
     }
 
     /// Records a new rollout. `Conflict` while another or a test of versions is unfinished, `Invalid` when both are one version.
@@ -111,6 +127,12 @@ impl RolloutRunner {
         let verdict = match gate.run(candidate, champion, suites, &[], seed).await {
             Ok(verdict) => verdict,
             Err(error) => return abort(stage, error).await,
+        };
+        let verdict = match &self.confirm {
+            Some(confirm) if verdict.outcome == Outcome::Promote => {
+                confirm.confirm(stage.rollout(), self.first, verdict).await
+            }
+            _ => verdict,
         };
         if verdict.outcome == Outcome::Promote
             && let Some(first) = self.first

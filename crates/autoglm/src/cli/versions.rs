@@ -2,8 +2,11 @@
 
 use std::{io::IsTerminal as _, path::PathBuf};
 
-use autoglm_domain::{Alias, AliasMove, Error, Result, VersionNumber};
-use autoglm_registry::{Change, ROLLBACK, VersionDiff, VersionView};
+use autoglm_domain::{Adapter, Alias, AliasMove, Error, Result, VersionNumber};
+use autoglm_registry::{
+    Accuracy, Change, Example, GitImport, GitPick, GitSource, GitTarget, ROLLBACK, VersionDiff,
+    VersionHistory, VersionView,
+};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -30,9 +33,9 @@ pub(super) enum VersionsCommand {
     Promote(PromoteArgs),
     /// Go back to the champion before this one, or to a named version
     Rollback(RollbackArgs),
-    /// Write a version as a PEFT folder
+    /// Write a version as a PEFT folder, or as a commit of a git repository
     Export(ExportArgs),
-    /// Register the adapter in a PEFT folder as a version
+    /// Register an adapter as a version: a PEFT folder's, or one out of a git repository
     Import(ImportArgs),
 }
 
@@ -111,7 +114,17 @@ pub(super) struct ExportArgs {
     /// An alias, v3, or the first digits of a hash
     version: String,
     /// Folder to write; it must not exist or be empty
-    folder: PathBuf,
+    #[arg(required_unless_present = "git", conflicts_with = "git")]
+    folder: Option<PathBuf>,
+    /// Commit it to this git repository instead, an address or a path, with the weights in git-lfs
+    #[arg(long, value_name = "REMOTE")]
+    git: Option<String>,
+    /// The repository's branch; made where it is missing
+    #[arg(long, value_name = "BRANCH", default_value = "main", requires = "git")]
+    branch: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     data: DataArgs,
 }
@@ -120,7 +133,20 @@ pub(super) struct ExportArgs {
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
     /// Folder with adapter_config.json and adapter_model.safetensors
-    folder: PathBuf,
+    #[arg(required_unless_present = "git", conflicts_with = "git")]
+    folder: Option<PathBuf>,
+    /// Take it from this git repository instead, an address or a path
+    #[arg(long, value_name = "REMOTE")]
+    git: Option<String>,
+    /// The repository's branch
+    #[arg(long, value_name = "BRANCH", default_value = "main", requires = "git")]
+    branch: String,
+    /// Which version of the repository, by its number there; the latest commit is the default
+    #[arg(long, value_name = "NUMBER", requires = "git")]
+    version: Option<VersionNumber>,
+    /// Which commit of the repository
+    #[arg(long, value_name = "REV", requires = "git", conflicts_with = "version")]
+    rev: Option<String>,
     /// A remark, for the record
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
@@ -160,14 +186,8 @@ pub(super) async fn run(command: VersionsCommand, settings: &SettingsArgs, print
             rollback(data, args, printer).await
         }
         VersionsCommand::Export(args) => {
-            let data = Data::read(&load(&args.data, None)?).await?;
-            let version = data.registry.resolve(&args.version).await?;
-            if version == VersionNumber::BASE {
-                return Err(Error::invalid("the base model has no adapter to export").into());
-            }
-            data.registry.export(version, &args.folder).await?;
-            printer.note(&format!("{version} is written as a PEFT adapter"));
-            printer.data(&args.folder.display().to_string())
+            let settings = load(&args.data, None)?;
+            export(&Data::read(&settings).await?, &settings, args, printer).await
         }
         VersionsCommand::Import(args) => {
             let settings = load(&args.data, args.model.clone())?;
@@ -177,7 +197,7 @@ pub(super) async fn run(command: VersionsCommand, settings: &SettingsArgs, print
 }
 
 async fn list(data: &Data, json: bool, printer: &Printer) -> Outcome {
-    let versions = data.registry.list().await?;
+    let versions = data.registry.history().await?;
     if json {
         return printer.json(&versions);
     }
@@ -189,14 +209,32 @@ async fn list(data: &Data, json: bool, printer: &Printer) -> Outcome {
         printer.note("no versions so far");
         return Ok(());
     }
-    let mut table = Table::new(&["VERSION", "HASH", "REGISTERED", "PARENT", ">LOSS", "ALIASES", "NOTE"]);
-    for VersionView { version, aliases } in versions {
+    let mut table = Table::new(&[
+        "VERSION",
+        "HASH",
+        "REGISTERED",
+        "PARENT",
+        ">LOSS",
+        ">ACCURACY",
+        "95%",
+        "LIVE SINCE",
+        "BACK TO IT",
+        "ALIASES",
+        "NOTE",
+    ]);
+    for VersionHistory { view: VersionView { version, aliases }, accuracy, live_at, rollback } in versions {
+        let percent = |value: f64| format!("{:.1}%", 100.0 * value);
+        let interval = |it: &Accuracy| format!("{} to {}", percent(it.lower), percent(it.upper));
         table.row([
             version.number.to_string(),
             version.hash.short(),
             time(version.at),
             version.parent.to_string(),
             version.metrics.get("loss_last").map_or_else(|| "-".into(), |loss| format!("{loss:.3}")),
+            accuracy.as_ref().map_or_else(|| "-".into(), |it| percent(it.mean)),
+            accuracy.as_ref().map_or_else(|| "-".into(), interval),
+            live_at.map_or_else(|| "-".into(), time),
+            rollback.reason.map_or_else(|| "yes".into(), |reason| format!("no: {reason}")),
             names(&aliases),
             shortened(version.note.as_deref().unwrap_or_default(), 60),
         ]);
@@ -268,6 +306,38 @@ fn show_diff(diff: &VersionDiff, printer: &Printer) -> Outcome {
     for (name, Change { a, b }) in diff.metrics.iter().chain(&diff.hyper) {
         table.row([name.clone(), value(a.as_ref()), value(b.as_ref())]);
     }
+    let answers = &diff.answers;
+    if answers.compared > 0 {
+        let changed = format!("{} of {} changed", answers.changed, answers.compared);
+        table.row(["answers".into(), String::new(), changed]);
+    }
+    printer.table(&table)?;
+    show_examples(diff, printer)
+}
+
+/// Some experiences that only one of both learned from, and answers that changed.
+fn show_examples(diff: &VersionDiff, printer: &Printer) -> Outcome {
+    let part = |text: &str| shortened(text, 60);
+    let data = &diff.snapshot;
+    if !data.only_a.is_empty() || !data.only_b.is_empty() {
+        let mut table = Table::new(&["ONLY IN", "EXPERIENCE", "PROMPT", "TARGET"]);
+        for (version, examples) in [(diff.a, &data.only_a), (diff.b, &data.only_b)] {
+            for example in examples {
+                let Example { experience, prompt, target } = example;
+                table.row([version.to_string(), experience.clone(), part(prompt), part(target)]);
+            }
+        }
+        printer.data("")?;
+        printer.table(&table)?;
+    }
+    if diff.answers.examples.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["ANSWER TO", "FIRST", "SECOND"]);
+    for answer in &diff.answers.examples {
+        table.row([answer.interaction.to_string(), part(&answer.a), part(&answer.b)]);
+    }
+    printer.data("")?;
     printer.table(&table)
 }
 
@@ -315,18 +385,83 @@ fn show_move(moved: &AliasMove, json: bool, printer: &Printer) -> Outcome {
     Ok(())
 }
 
+async fn export(data: &Data, settings: &Settings, args: ExportArgs, printer: &Printer) -> Outcome {
+    let version = data.registry.resolve(&args.version).await?;
+    if version == VersionNumber::BASE {
+        return Err(Error::invalid("the base model has no adapter to export").into());
+    }
+    let Some(remote) = args.git else {
+        let folder = args.folder.unwrap_or_default();
+        data.registry.export(version, &folder).await?;
+        if args.json {
+            return printer.json(&serde_json::json!({"version": version, "folder": folder}));
+        }
+        printer.note(&format!("{version} is written as a PEFT adapter"));
+        return printer.data(&folder.display().to_string());
+    };
+    let target = GitTarget { remote, branch: args.branch, author: settings.registry.git_author.clone() };
+    let exported = data.registry.export_git(version, &target).await?;
+    if args.json {
+        return printer.json(&exported);
+    }
+    match exported.new {
+        true => printer.note(&format!("{version} is a commit of `{}` now", target.branch)),
+        false => printer.note(&format!("{version} was on `{}` already", target.branch)),
+    }
+    printer.data(&exported.commit)
+}
+
+/// An adapter on its way into the registry.
+enum Incoming {
+    Folder(PathBuf, Adapter),
+    Git(Box<GitImport>),
+}
+
+impl Incoming {
+    async fn read(data: &Data, settings: &Settings, args: &ImportArgs) -> Result<Self> {
+        let Some(remote) = args.git.clone() else {
+            let folder = args.folder.clone().unwrap_or_default();
+            let adapter = autoglm_registry::read_folder(&folder, &settings.registry.scan).await?;
+            return Ok(Self::Folder(folder, adapter));
+        };
+        let pick = match (args.version, args.rev.clone()) {
+            (Some(number), _) => GitPick::Version(number),
+            (None, Some(rev)) => GitPick::Rev(rev),
+            (None, None) => GitPick::Latest,
+        };
+        let source = GitSource { remote, branch: args.branch.clone(), pick };
+        Ok(Self::Git(Box::new(data.registry.read_git(&source).await?)))
+    }
+
+    fn adapter(&self) -> &Adapter {
+        match self {
+            Self::Folder(_, adapter) => adapter,
+            Self::Git(found) => &found.adapter,
+        }
+    }
+}
+
 async fn import(settings: &Settings, args: ImportArgs, printer: &Printer) -> Outcome {
     if std::io::stderr().is_terminal() {
         printer.faint("reading the base model, whose hash the version carries");
     }
     let (base, model) = crate::node::base_model(settings)?;
     let data = Data::write(settings).await?;
-    let adapter = autoglm_registry::read_folder(&args.folder, &settings.registry.scan).await?;
+    let incoming = Incoming::read(&data, settings, &args).await?;
     // An adapter of another model is refused here, not when it is asked to answer.
     if let Some(model) = &model {
-        autoglm_engine::Decoder::load_adapter(model, &adapter).map_err(Error::from)?;
+        autoglm_engine::Decoder::load_adapter(model, incoming.adapter()).map_err(Error::from)?;
     }
-    let version = data.registry.import(&args.folder, base, args.note).await?;
+    let version = match incoming {
+        Incoming::Folder(folder, _) => data.registry.import(&folder, base, args.note).await?,
+        Incoming::Git(found) => {
+            if let Some(record) = &found.record {
+                printer
+                    .note(&format!("the adapter is the one that {} was there, bit for bit", record.number));
+            }
+            data.registry.register_git(*found, base, args.note).await?
+        }
+    };
     data.close().await?;
     if args.json {
         return printer.json(&version);

@@ -16,7 +16,7 @@ use autoglm_domain::{Error, ErrorKind, Result, TrainingRun};
 use autoglm_journal::PostgresStore;
 use tokio::task::JoinSet;
 
-use super::{Parts, residents};
+use super::{Parts, mlflow, residents};
 use crate::{learning_loop, proving, signals::Working};
 
 /// Wait before the next try where the duties could not begin.
@@ -53,6 +53,16 @@ impl Duties {
         tasks.spawn(proving::prove_live(Arc::clone(parts)));
         // A candidate may be on live traffic already.
         parts.proving.begun();
+        for hook in &parts.hooks {
+            let hook = Arc::clone(hook);
+            tasks.spawn(async move { hook.follow().await });
+        }
+        if let Some(server) = &parts.mlflow {
+            tasks.spawn(mlflow::mirror(Arc::clone(parts), Arc::clone(server)));
+            if !parts.settings.mlflow.follow_alias.is_empty() {
+                tasks.spawn(mlflow::follow(Arc::clone(parts), Arc::clone(server)));
+            }
+        }
         parts.leading.set(true);
         Ok(Self { parts: Arc::clone(parts), _tasks: tasks })
     }

@@ -242,8 +242,8 @@ impl Admin for Orders {
         let parts = &self.0;
         let moved = match rollback.version {
             Some(version) => {
-                let promotion =
-                    Promotion { version, alias: rollback.alias, by: rollback.by, reason: rollback.reason };
+                let reason = format!("{}{}", AliasMove::ROLLBACK, rollback.reason);
+                let promotion = Promotion { version, alias: rollback.alias, by: rollback.by, reason };
                 return self.promote(promotion).await;
             }
             None if rollback.alias == Alias::champion() => {

@@ -325,5 +325,148 @@ async fn a_bandit_leaves_out_what_cannot_be_best_and_stops_with_the_best() {
     let last = &answered[answered.len() - 10..];
     assert!(last.iter().all(|version| *version == versions[1]), "{answered:?}");
     assert!(answered.contains(&VersionNumber::BASE) && answered.contains(&versions[0]), "{answered:?}");
+/// A hook that keeps what it was asked and answers from a script, the last for ever.
+#[derive(Clone, Default)]
+struct Hook {
+    asked: Arc<Mutex<Vec<String>>>,
+    answers: Arc<Mutex<Vec<(u16, &'static str)>>>,
+}
+
+impl Hook {
+    /// Its address, with what it will answer.
+    async fn start(&self, answers: &[(u16, &'static str)]) -> String {
+        *self.answers.lock() = answers.to_vec();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let hook = self.clone();
+        let answer = move |body: axum::Json<serde_json::Value>| async move {
+            let mut answers = hook.answers.lock();
+            let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0] };
+            let stage = body["stage"]["stage"].as_str().unwrap_or("champion").to_owned();
+            hook.asked.lock().push(format!("{} {stage} {}", body["question"].as_str().unwrap(), answer.0));
+            (axum::http::StatusCode::from_u16(answer.0).unwrap(), answer.1)
+        };
+        let app = axum::Router::new().fallback(axum::routing::any(answer));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        url
+    }
+}
+
+/// Settings with `policy`, and a gate at `url` for `questions`.
+fn gated(
+    policy: RolloutPolicy,
+    url: String,
+    questions: &[autoglm_domain::Question],
+    folder: &std::path::Path,
+) -> Settings {
+    let secret_file = folder.join("secret");
+    std::fs::write(&secret_file, "0123456789abcdef").unwrap();
+    let gate = autoglm_webhook::GateConfig {
+        url,
+        questions: questions.to_vec(),
+        secret_env: String::new(),
+        secret_file,
+        timeout_ms: 2000,
+    };
+    let mut settings = Settings { rollout: policy, ..Settings::default() };
+    settings.webhook.gates.insert("quality".into(), gate);
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doors_open_when_hooks_say_so_and_not_before() {
+    use autoglm_domain::Question::{ConfirmPromotion, ConfirmRollout};
+    let folder = tempfile::tempdir().unwrap();
+    let hook = Hook::default();
+    let url = hook.start(&[(503, ""), (500, ""), (200, "")]).await;
+    let policy = accuracy(MetricConfig::improve(0.0));
+    let (host, versions) =
+        host_with(gated(policy, url, &[ConfirmRollout, ConfirmPromotion], folder.path())).await;
+    let id = begin(&host, versions).await;
+    let (_, state) = converse(&host, id, WORDS[1]).await;
+    assert_eq!(outcome(&state).0, Outcome::Promote, "{state:?}");
+    let asked = hook.asked.lock().clone();
+    assert_eq!(
+        asked,
+        [
+            "confirm-rollout canary 503",
+            "confirm-rollout canary 500",
+            "confirm-rollout canary 200",
+            "confirm-promotion watch 200"
+        ]
+    );
+    let looks = host.parts().store.rollout_progress(id, 1000).await.unwrap();
+    let waited = looks.iter().any(|look| look.reason.contains("waits for `confirm-rollout`"));
+    assert!(waited, "{:?}", looks.iter().map(|look| &look.reason).collect::<Vec<_>>());
+    host.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_takes_a_candidate_out_of_its_canary() {
+    let folder = tempfile::tempdir().unwrap();
+    let hook = Hook::default();
+    let rollback = r#"{"rollback": true, "reason": "tickets pile up"}"#;
+    let url = hook.start(&[(503, ""), (200, r#"{"rollback": false}"#), (200, rollback)]).await;
+    let mut policy = accuracy(MetricConfig::guard_difference(-95.0));
+    policy.shadow.min_pairs = 0;
+    policy.canary.min_requests = 5000;
+    let mut settings = gated(policy, url, &[autoglm_domain::Question::Rollback], folder.path());
+    settings.webhook.rollback_every_ms = 100;
+    let (host, versions) = host_with(settings).await;
+    let id = begin(&host, versions).await;
+    let (_, state) = converse(&host, id, WORDS[1]).await;
+    let (ruling, reason) = outcome(&state);
+    assert_eq!(ruling, Outcome::Reject, "{state:?}");
+    assert_eq!(reason, "`quality` asked for a rollback: tickets pile up");
+    assert_eq!(host.parts().residents.serving(&Alias::champion()), versions[0]);
+    host.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_announced_model_is_registered_and_goes_through_the_gate() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret_file = folder.path().join("secret");
+    std::fs::write(&secret_file, "0123456789abcdef").unwrap();
+    let mut settings = Settings::default();
+    settings.webhook.inbound.secret_file = secret_file;
+    settings.webhook.inbound.folders = vec![folder.path().join("models")];
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    let host = Host::start(settings).await.unwrap();
+    let taught = host.teach(WORDS[0], 5).await.unwrap().number;
+    let parts = Arc::clone(host.parts());
+    let (inside, outside) = (folder.path().join("models/a"), folder.path().join("b"));
+    parts.registry.export(taught, &inside).await.unwrap();
+    parts.registry.export(taught, &outside).await.unwrap();
+
+    let secret = autoglm_webhook::Secret::new("test", b"0123456789abcdef").unwrap();
+    let client = reqwest::Client::new();
+    let announce = |path: &std::path::Path, spoil: bool| {
+        let body = serde_json::json!({"path": path, "note": "nightly"}).to_string();
+        let now = parts.clock.now().0 / 1000;
+        let signature = autoglm_webhook::sign(&secret, now, body.as_bytes());
+        let body = if spoil { body.replace("nightly", "nightlz") } else { body };
+        let request = client.post(format!("{}/v1/autoglm/webhooks/model", host.base_url)).body(body);
+        request.header("x-autoglm-timestamp", now).header("x-autoglm-signature", signature).send()
+    };
+    assert_eq!(announce(&inside, true).await.unwrap().status(), 401);
+    assert_eq!(announce(&outside, false).await.unwrap().status(), 403);
+    assert_eq!(announce(&folder.path().join("models/c"), false).await.unwrap().status(), 403);
+    assert_eq!(announce(&folder.path().join("models"), false).await.unwrap().status(), 400);
+    let reply = announce(&inside, false).await.unwrap();
+    assert_eq!(reply.status(), 200);
+    let reply: serde_json::Value = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
+    assert_eq!(reply["version"], "v2");
+    assert_eq!(parts.registry.get(VersionNumber(2)).await.unwrap().note.as_deref(), Some("nightly"));
+    // Nothing was held out to show that it is better: the gate does not let it through.
+    let state = loop {
+        let rollouts = parts.store.rollouts().await.unwrap();
+        let rollout = rollouts.into_iter().find(|it| reply["rollout"] == it.id.to_string()).unwrap();
+        if !rollout.is_unfinished() {
+            break rollout.state;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(outcome(&state).0, Outcome::Inconclusive, "{state:?}");
+    assert_eq!(parts.residents.serving(&Alias::champion()), VersionNumber::BASE);
     host.close().await.unwrap();
 }

@@ -37,7 +37,7 @@ struct Source {
     name: &'static str,
 }
 
-const SOURCES: [Source; 34] = [
+const SOURCES: [Source; 37] = [
     Source { section: "model", text: include_str!("../settings.rs"), name: "ModelSettings" },
     Source { section: "upstream", text: include_str!("../../../upstream/src/config.rs"), name: "Config" },
     Source {
@@ -145,6 +145,13 @@ const SOURCES: [Source; 34] = [
         section: "rollout.watch",
         text: include_str!("../../../rollout/src/policy.rs"),
         name: "WatchPolicy",
+    },
+    Source { section: "mlflow", text: include_str!("../../../mlflow/src/config.rs"), name: "Config" },
+    Source { section: "webhook", text: include_str!("../../../webhook/src/config.rs"), name: "Config" },
+    Source {
+        section: "webhook.inbound",
+        text: include_str!("../../../webhook/src/config.rs"),
+        name: "InboundConfig",
     },
     Source { section: "log", text: include_str!("../settings.rs"), name: "LogSettings" },
     Source { section: "", text: include_str!("../settings.rs"), name: "Settings" },

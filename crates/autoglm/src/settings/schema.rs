@@ -7,12 +7,14 @@ use serde_json::{Map, Value};
 use super::Settings;
 
 /// Tables whose keys are the user's own.
-pub(super) const OPEN: [&str; 5] = [
+pub(super) const OPEN: [&str; 7] = [
     "server.keys",
     "evaluate.weights",
     "evaluate.veto_below",
     "evaluate.accuracy.feedback.metrics",
     "rollout.metrics",
+    "webhook.hooks",
+    "webhook.gates",
 ];
 
 /// The tables that are never printed.

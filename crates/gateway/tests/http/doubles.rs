@@ -11,8 +11,9 @@ use std::{
 
 use autoglm_domain::*;
 use autoglm_gateway::{
-    AbOrder, Admin, AliasTable, ModelEntry, ModelKind, Observer, Promotion, Recall, RecallDecision,
-    RecallMode, Rollback, RolloutOrder, RolloutStart, TrainOrder,
+    AbOrder, Admin, AliasTable, Announced, Announcement, Announcements, ModelEntry, ModelKind, ModelSource,
+    Observer, Promotion, Recall, RecallDecision, RecallMode, Rollback, RolloutOrder, RolloutStart,
+    TrainOrder,
 };
 use futures::StreamExt as _;
 
@@ -520,5 +521,32 @@ impl Admin for Obedient {
         let (from, to) = (VersionNumber(3), VersionNumber(2));
         let (alias, by, reason) = (rollback.alias, rollback.by, rollback.reason);
         Ok(AliasMove { alias, from, to, at: Timestamp(1), by, reason, rollout: None })
+    }
+}
+
+/// Believes whoever signs with `good`, once at `1`, and takes every folder but `/busy`.
+pub(crate) struct Herald;
+
+#[async_trait::async_trait]
+impl Announcements for Herald {
+    fn check(&self, timestamp: &str, signature: &str, body: &[u8]) -> Result<()> {
+        match (timestamp, signature) {
+            ("2", "good") => Err(Error::conflict("this very request was taken already")),
+            ("1", "good") if !body.is_empty() => Ok(()),
+            _ => {
+                Err(Error::new(ErrorKind::Denied, "the signature does not fit the body").with_hint("sign it"))
+            }
+        }
+    }
+    async fn announced(&self, announcement: Announcement) -> Result<Announced> {
+        let busy = match announcement.source {
+            ModelSource::Folder(folder) => folder.starts_with("/busy"),
+            ModelSource::Git { version, .. } => version == Some(VersionNumber(7)),
+        };
+        if busy {
+            return Err(Error::conflict("v7 is being judged"));
+        }
+        let version = VersionNumber(8);
+        Ok(Announced { version, rollout: RolloutId::next(&SequentialIds::default()) })
     }
 }

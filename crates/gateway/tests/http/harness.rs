@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tower::ServiceExt as _;
 
-use crate::doubles::{EchoGenerator, LengthEmbedder, MemoryStore, Notes, Obedient, Scripted, Table};
+use crate::doubles::{EchoGenerator, Herald, LengthEmbedder, MemoryStore, Notes, Obedient, Scripted, Table};
 
 /// The doubles behind a gateway.
 #[derive(Clone)]
@@ -51,6 +51,7 @@ pub(crate) fn gateway(config: Config) -> (Gateway, Doubles) {
         recall: doubles.recall.clone(),
         observer: doubles.notes.clone(),
         admin: Arc::new(Obedient),
+        announcements: Some(Arc::new(Herald)),
         metrics: MetricsPage::install().unwrap(),
     };
     (gateway, doubles)
@@ -74,7 +75,10 @@ impl Harness {
     }
 
     pub(crate) fn with(config: Config) -> Self {
-        let (gateway, doubles) = gateway(config);
+        Self::over(gateway(config))
+    }
+
+    pub(crate) fn over((gateway, doubles): (Gateway, Doubles)) -> Self {
         Self { router: gateway.router(), doubles }
     }
 

@@ -19,3 +19,4 @@ mod recording;
 mod responses;
 mod streams;
 mod tools;
+mod webhooks;

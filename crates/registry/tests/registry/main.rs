@@ -1,10 +1,18 @@
 //! The registry as its users see it, over a store in memory and a folder of artifacts.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say so and stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on should say so and stop"
+)]
 
 mod adapters;
 mod aliases;
+#[cfg(feature = "cloud")]
+mod buckets;
 mod folders;
+mod git;
 mod scans;
 mod versions;
 

@@ -200,13 +200,16 @@ async fn a_diff_names_metrics_hyper_parameters_and_data() {
     world.registry.register(second).await.unwrap();
 
     let diff = world.registry.diff(VersionNumber(1), VersionNumber(2)).await.unwrap();
+    let example = |id: &str| json!({"experience": id, "prompt": "", "target": "x"});
     assert_eq!(
         serde_json::to_value(&diff).unwrap(),
         json!({
             "a": 1, "b": 2, "same_adapter": false,
             "metrics": {"loss_last": {"a": 1.5, "b": 0.5}, "steps": {"a": null, "b": 9.0}},
             "hyper": {"rank": {"a": 16, "b": 8}},
-            "snapshot": {"added": 2, "removed": 1, "common": 2},
+            "snapshot": {"added": 2, "removed": 1, "common": 2,
+                "only_b": [example("e"), example("d")], "only_a": [example("a")]},
+            "answers": {"compared": 0, "changed": 0, "examples": []},
         })
     );
     let from_base = world.registry.diff(VersionNumber::BASE, VersionNumber(1)).await.unwrap();
