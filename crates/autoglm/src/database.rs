@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use autoglm_domain::{Error, Result, Store};
+use autoglm_domain::{Cursors, Error, Result, Store};
 use autoglm_journal::{PostgresStore, SqliteStore};
 
 use crate::settings::Settings;
@@ -59,6 +59,14 @@ impl Database {
 
     /// The store for what only the leader may write.
     pub(crate) fn leaders_store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Sqlite(store) => Arc::new(store.as_leader()),
+            Self::Postgres(store) => Arc::new(store.as_leader()),
+        }
+    }
+
+    /// How far the followers of the journal are, for the leader, who feeds them.
+    pub(crate) fn leaders_cursors(&self) -> Arc<dyn Cursors> {
         match self {
             Self::Sqlite(store) => Arc::new(store.as_leader()),
             Self::Postgres(store) => Arc::new(store.as_leader()),

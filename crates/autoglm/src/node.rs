@@ -291,8 +291,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
     let gates = Arc::new(Gates::new(&settings.webhook, &clock).map_err(Error::from)?);
     let seed = || ids.next_uuid().as_u64_pair().1;
     let doors = Arc::new(Doors::new(gates, Arc::clone(&clock), &settings.webhook, seed()));
-    let cursors: Arc<dyn Cursors> =
-        Arc::new(cursors::CursorFiles { folder: data.join("cursors"), database: database.clone() });
+    let cursors: Arc<dyn Cursors> = Arc::new(cursors::StoreCursors(database.leaders_cursors()));
     let hooks = Follower::all(&settings.webhook, &store, &cursors, &clock, seed()).map_err(Error::from)?;
     let mlflow = settings.mlflow.is_set().then(|| {
         Mlflow::new(settings.mlflow.clone(), Arc::clone(&store), Arc::clone(&artifacts)).map(Arc::new)

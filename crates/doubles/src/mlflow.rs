@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write as _,
     net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Runs the server and whatever it starts in a session of its own, until its input ends, so that all of it goes with the
 /// test, however that ends.
 const KEEPER: &str = r#"exec 3<&0; setsid "$@" 3<&- >>"$LOG" 2>&1 & pid=$!
-read -r _ <&3; kill -KILL -- -$pid 2>/dev/null; wait $pid"#;
+read -r _ <&3; kill -KILL -$pid 2>/dev/null; wait $pid"#;
 
 /// A server.
 #[derive(Debug)]
@@ -93,6 +94,8 @@ impl MlflowServer {
         keeper.args(["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./artifacts"]);
         // It is not to tell anybody that it runs.
         keeper.env("MLFLOW_DISABLE_TELEMETRY", "true").env("DO_NOT_TRACK", "true").env("LOG", &log);
+        // In a group of its own, so that whoever ends the test's does not end it before it has ended the server.
+        keeper.process_group(0);
         self.keeper = Some(keeper.stdin(Stdio::piped()).spawn().expect("a shell"));
         let begin = Instant::now();
         while !self.is_healthy() {

@@ -23,7 +23,7 @@ async fn a_signature_stands_in_place_of_a_key() {
     assert_eq!(
         good.json(),
         json!({"object": "autoglm.announcement", "version": "v8",
-            "rollout": "00000000-0000-0000-0000-000000000001"})
+            "rollout": "roll_00000000000000000000000000000001"})
     );
     for (at, signature) in [("1", "bad"), ("1", ""), ("", "good")] {
         let refused = announce(&harness, at, signature, r#"{"path": "/models/a"}"#).await;

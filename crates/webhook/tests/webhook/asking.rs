@@ -54,7 +54,7 @@ async fn all_must_agree_and_the_first_no_decides() {
     assert_eq!(
         body,
         serde_json::json!({
-            "question": "confirm-rollout", "rollout": "00000000-0000-0000-0000-000000000007", "candidate": "v2",
+            "question": "confirm-rollout", "rollout": "roll_00000000000000000000000000000007", "candidate": "v2",
             "champion": "v1", "stage": {"stage": "canary", "step": 0, "percent": 5.0},
             "reason": "better by 3 points",
         })
@@ -76,8 +76,7 @@ async fn silence_and_failures_are_no_answer() {
     assert_eq!(ask().await, later("`slow` answered 503"));
     assert_eq!(ask().await, later("`slow` answered neither yes nor no"));
     assert_eq!(ask().await, Say::Refused { by: "slow".into(), reason: "without a reason".into() });
-    serving.abort();
-    drop(serving.await);
+    drop(serving);
     let Say::Later { reason } = ask().await else { panic!("nobody is there") };
     assert!(reason.starts_with("`slow` did not answer: "), "{reason}");
 }

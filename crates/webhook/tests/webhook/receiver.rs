@@ -36,17 +36,18 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// On a free port, or on `address`, where another one was.
-    pub(crate) async fn start(&self, address: Option<&str>) -> (String, tokio::task::JoinHandle<()>) {
-        let listener = loop {
-            match tokio::net::TcpListener::bind(address.unwrap_or("127.0.0.1:0")).await {
-                Ok(listener) => break listener,
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        };
+    pub(crate) async fn start(&self, address: Option<&str>) -> (String, Serving) {
+        let listener = std::net::TcpListener::bind(address.unwrap_or("127.0.0.1:0")).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let app = Router::new().fallback(take).with_state(self.clone());
-        let serving = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        (address, serving)
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            axum::serve(listener, app).await.unwrap();
+        });
+        (address, Serving(Some(runtime)))
     }
 
     pub(crate) fn answering(answers: &[(u16, &'static str)]) -> Self {
@@ -89,6 +90,17 @@ async fn take(
         it.taken.lock().push(got);
     }
     (status.try_into().unwrap(), text)
+}
+
+/// A server on a runtime of its own: dropped, all its connections are gone too.
+pub(crate) struct Serving(Option<tokio::runtime::Runtime>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// A file with the secret, gone with its owner.
