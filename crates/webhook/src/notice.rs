@@ -124,6 +124,7 @@ mod tests {
             candidate: VersionNumber(2),
             champion: VersionNumber(1),
             state,
+            evidence: Evidence::default(),
         }))
     }
 

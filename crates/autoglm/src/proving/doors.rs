@@ -283,6 +283,7 @@ mod tests {
             candidate: VersionNumber(2),
             champion: VersionNumber(1),
             state: RolloutState::OfflineGate,
+            evidence: Evidence::default(),
         }
     }
 

@@ -325,6 +325,9 @@ async fn a_bandit_leaves_out_what_cannot_be_best_and_stops_with_the_best() {
     let last = &answered[answered.len() - 10..];
     assert!(last.iter().all(|version| *version == versions[1]), "{answered:?}");
     assert!(answered.contains(&VersionNumber::BASE) && answered.contains(&versions[0]), "{answered:?}");
+    host.close().await.unwrap();
+}
+
 /// A hook that keeps what it was asked and answers from a script, the last for ever.
 #[derive(Clone, Default)]
 struct Hook {

@@ -118,5 +118,6 @@ fn verdict() -> Event {
         candidate: VersionNumber(1),
         champion: VersionNumber::BASE,
         state: RolloutState::Decided { verdict },
+        evidence: Evidence::default(),
     }))
 }

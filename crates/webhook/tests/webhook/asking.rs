@@ -33,6 +33,7 @@ fn inquiry(question: Question) -> Inquiry {
         candidate: VersionNumber(2),
         champion: VersionNumber(1),
         state: RolloutState::OfflineGate,
+        evidence: Default::default(),
     };
     let stage = Some(LiveStage::Canary { step: 0, percent: 5.0 });
     Inquiry { question, rollout, stage, reason: "better by 3 points".into() }
