@@ -18,8 +18,6 @@ pub struct Config {
     /// Who is asked about candidates, by a name of your own: `url`, `questions` (`confirm-rollout`,
     /// `confirm-promotion`, `rollback`), `secret_env` or `secret_file`, `timeout_ms`.
     pub gates: BTreeMap<String, GateConfig>,
-    /// Who may announce a model.
-    pub inbound: InboundConfig,
     /// Longest that a candidate waits for its first confirmation, seconds; then its verdict is inconclusive. On live
     /// traffic the stage's own time counts.
     pub wait_s: u64,
@@ -29,6 +27,8 @@ pub struct Config {
     pub max_pause_s: u64,
     /// Time between two questions whether to roll back, milliseconds.
     pub rollback_every_ms: u64,
+    /// Who may announce a model.
+    pub inbound: InboundConfig,
 }
 
 /// One receiver of news.
