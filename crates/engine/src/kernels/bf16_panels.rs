@@ -6,10 +6,12 @@
 use super::{
     Cpu,
     dispatch::multiply_add,
-    panels::{LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
+    large::filled,
+    panels::{Ahead, LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
 };
 
-/// A matrix `[d_out, d_in]`: `[panels][⌈d_in / 2⌉][32]` pairs, the value of the even column in the low half.
+/// A matrix `[d_out, d_in]`: `[panels][height][32]` pairs, the value of the even column in the low half; what is beyond
+/// `d_in` is zeros.
 #[derive(Debug, Clone)]
 pub(crate) struct Bf16Panels {
     lines: Vec<Line<[u32; PANEL]>>,
@@ -20,14 +22,15 @@ pub(crate) struct Bf16Panels {
 impl Bf16Panels {
     /// From row-major `values`, rounded to the nearest.
     pub(crate) fn new(values: &[f32], d_out: usize, d_in: usize) -> Self {
-        let pairs = d_in.div_ceil(2);
-        let mut lines = vec![Line([0; PANEL]); d_out.div_ceil(PANEL) * pairs];
+        let height = height(d_in);
+        let mut lines = filled(Line([0; PANEL]), d_out.div_ceil(PANEL) * height);
         let rows_of_panels = values.chunks(PANEL * d_in.max(1));
-        for (panel, values) in lines.chunks_exact_mut(pairs.max(1)).zip(rows_of_panels) {
+        for (panel, values) in lines.chunks_exact_mut(height.max(1)).zip(rows_of_panels) {
             // As many lines as the first cache keeps while one row after another is written into them.
             for (at, lines) in panel.chunks_mut(LINES_AT_ONCE).enumerate() {
                 for (row, values) in values.chunks_exact(d_in).enumerate() {
-                    for (line, pair) in lines.iter_mut().zip(values[2 * at * LINES_AT_ONCE..].chunks(2)) {
+                    let values = &values[(2 * at * LINES_AT_ONCE).min(d_in)..];
+                    for (line, pair) in lines.iter_mut().zip(values.chunks(2)) {
                         line.0[row] = join(pair[0], pair.get(1).copied().unwrap_or(0.0));
                     }
                 }
@@ -38,9 +41,7 @@ impl Bf16Panels {
 
     /// Row `at` as floats.
     pub(crate) fn row(&self, at: usize, into: &mut [f32]) {
-        let pairs = self.d_in.div_ceil(2);
-        let panel = &self.lines[at / PANEL * pairs..][..pairs];
-        for (into, line) in into.chunks_mut(2).zip(panel) {
+        for (into, line) in into.chunks_mut(2).zip(self.panel(at / PANEL)) {
             let (even, odd) = split(line.0[at % PANEL]);
             into[0] = even;
             if let Some(into) = into.get_mut(1) {
@@ -53,10 +54,26 @@ impl Bf16Panels {
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(self.lines.as_slice())
     }
+
+    /// The lines of a panel.
+    pub(super) fn panel(&self, panel: usize) -> &[Line<[u32; PANEL]>] {
+        let height = height(self.d_in);
+        &self.lines[panel * height..][..height]
+    }
 }
 
+/// Lines of a panel: whole steps of [`STEP_LINES`], or one shorter step.
+fn height(d_in: usize) -> usize {
+    let pairs = d_in.div_ceil(2);
+    if pairs < STEP_LINES { pairs } else { pairs.next_multiple_of(STEP_LINES) }
+}
+
+/// Lines that a product of tiles covers.
+pub(super) const STEP_LINES: usize = 16;
+
+/// Two values, rounded to the nearest, as a pair.
 #[inline(always)]
-fn join(even: f32, odd: f32) -> u32 {
+pub(super) fn join(even: f32, odd: f32) -> u32 {
     round(even) >> 16 | round(odd) & 0xffff_0000
 }
 
@@ -73,6 +90,7 @@ fn split(pair: u32) -> (f32, f32) {
 
 impl Panels for Bf16Panels {
     type Packed = u32;
+    type Session = ();
     const ROWS: usize = 12;
     const STEP: usize = 2;
     const PACKED_PER_STEP: usize = 1;
@@ -81,6 +99,8 @@ impl Panels for Bf16Panels {
     fn shape(&self) -> (usize, usize) {
         (self.d_out, self.d_in)
     }
+
+    fn session(&self) {}
 
     fn pack(&self, into: &mut [u32], x: &[f32], rows: usize, scale: f32) {
         /// Pairs whose packed values stay in the first cache while one row after another is written into them.
@@ -103,7 +123,7 @@ impl Panels for Bf16Panels {
 
     fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, cpu: Cpu) {
         let Pass { rows, panel, steps, ahead } = pass;
-        let lines = &self.lines[panel * self.d_in.div_ceil(2)..][steps.clone()];
+        let lines = &self.panel(panel)[steps.clone()];
         let packed = &packed[steps.start * rows..steps.end * rows];
         #[cfg(target_arch = "x86_64")]
         if cpu.avx512_bf16 {
@@ -123,9 +143,7 @@ impl Panels for Bf16Panels {
 
     fn block(&self, panel: usize, columns: usize) -> [[f32; PANEL]; PANEL] {
         let mut block = [[0.0; PANEL]; PANEL];
-        let pairs = self.d_in.div_ceil(2);
-        let lines = &self.lines[panel * pairs..][..pairs];
-        for (into, line) in block.chunks_exact_mut(2).zip(&lines[(columns * PANEL / 2).min(pairs)..]) {
+        for (into, line) in block.chunks_exact_mut(2).zip(&self.panel(panel)[columns * PANEL / 2..]) {
             for (row, pair) in line.0.iter().enumerate() {
                 (into[0][row], into[1][row]) = split(*pair);
             }
@@ -143,7 +161,7 @@ unsafe fn avx512<const ROWS: usize>(
     tile: &mut Tile,
     packed: &[u32],
     lines: &[Line<[u32; PANEL]>],
-    ahead: usize,
+    ahead: Ahead,
 ) {
     use std::{
         arch::x86_64::{__m512bh, __m512i, _mm512_dpbf16_ps, _mm512_load_si512, _mm512_set1_epi32},

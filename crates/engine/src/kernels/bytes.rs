@@ -19,10 +19,7 @@ pub(super) const SUM: usize = 9;
 pub(super) fn pack(into: &mut [u32], x: &[f32], rows: usize, d_in: usize, scale: f32) {
     for (row, x) in x.chunks_exact(d_in).enumerate() {
         for (into, x) in into.chunks_exact_mut(PACKED * rows).zip(x.chunks(BLOCK)) {
-            let mut block = [0.0; BLOCK];
-            block[..x.len()].copy_from_slice(x);
-            let mut bytes = [0i8; BLOCK];
-            let (unit, sum) = quantize(&block, &mut bytes);
+            let (bytes, unit, sum) = quantize_block(x);
             for (group, bytes) in bytes.as_chunks::<4>().0.iter().enumerate() {
                 into[group * rows + row] = u32::from_le_bytes(bytes.map(i8::cast_unsigned));
             }
@@ -30,6 +27,15 @@ pub(super) fn pack(into: &mut [u32], x: &[f32], rows: usize, d_in: usize, scale:
             into[SUM * rows + row] = sum.cast_unsigned();
         }
     }
+}
+
+/// A block of at most 32 values: its bytes, its scale, and the sum of the bytes.
+pub(super) fn quantize_block(x: &[f32]) -> ([i8; BLOCK], f32, i32) {
+    let mut block = [0.0; BLOCK];
+    block[..x.len()].copy_from_slice(x);
+    let mut bytes = [0; BLOCK];
+    let (unit, sum) = quantize(&block, &mut bytes);
+    (bytes, unit, sum)
 }
 
 vectorized! {

@@ -11,6 +11,10 @@ pub(crate) struct Cpu {
     pub(crate) avx512_bf16: bool,
     /// AVX-512 VNNI: products of four bytes.
     pub(crate) avx512_vnni: bool,
+    /// AMX with products of bfloat16, and leave of the system to use it.
+    pub(crate) amx_bf16: bool,
+    /// AMX with products of bytes, and leave of the system to use it.
+    pub(crate) amx_int8: bool,
     /// AVX2 with FMA.
     pub(crate) avx2: bool,
 }
@@ -18,8 +22,14 @@ pub(crate) struct Cpu {
 impl Cpu {
     #[cfg(any(test, not(target_arch = "x86_64")))]
     /// Nothing beyond what the target always has.
-    pub(crate) const PLAIN: Self =
-        Self { avx512: false, avx512_bf16: false, avx512_vnni: false, avx2: false };
+    pub(crate) const PLAIN: Self = Self {
+        avx512: false,
+        avx512_bf16: false,
+        avx512_vnni: false,
+        amx_bf16: false,
+        amx_int8: false,
+        avx2: false,
+    };
 
     /// This processor.
     pub(crate) fn detected() -> Self {
@@ -32,10 +42,13 @@ impl Cpu {
         use std::arch::is_x86_feature_detected as has;
         let avx512 =
             has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") && has!("fma");
+        let (amx_bf16, amx_int8) = if avx512 { super::tiles::available() } else { (false, false) };
         Self {
             avx512,
             avx512_bf16: avx512 && has!("avx512bf16"),
             avx512_vnni: avx512 && has!("avx512vnni"),
+            amx_bf16,
+            amx_int8,
             avx2: has!("avx2") && has!("fma"),
         }
     }
@@ -49,9 +62,10 @@ impl Cpu {
     #[cfg(test)]
     pub(crate) fn each() -> Vec<Self> {
         let best = Self::detected();
-        let no_extensions = Self { avx512_bf16: false, avx512_vnni: false, ..best };
+        let no_tiles = Self { amx_bf16: false, amx_int8: false, ..best };
+        let no_extensions = Self { avx512_bf16: false, avx512_vnni: false, ..no_tiles };
         let no_avx512 = Self { avx512: false, ..no_extensions };
-        let mut all = vec![best, no_extensions, no_avx512, Self::PLAIN];
+        let mut all = vec![best, no_tiles, no_extensions, no_avx512, Self::PLAIN];
         all.dedup();
         all
     }

@@ -5,11 +5,15 @@ use std::ops::Range;
 use super::{
     Cpu,
     dispatch::multiply_add,
-    panels::{LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
+    large::filled,
+    panels::{Ahead, LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
 };
 
 /// Rows of input at once: 12 by 32 sums are 24 of AVX-512's 32 registers.
 pub(super) const ROWS: usize = 12;
+
+/// Rows of input that meet a panel once when they are all: one half of it after the other, in 16 of the registers.
+const ROWS_ALONE: usize = 16;
 
 /// A matrix `[d_out, d_in]`: `[panels][d_in][32]`, `d_in` filled up to pairs.
 ///
@@ -30,7 +34,7 @@ impl F32Panels {
     pub(crate) fn new(values: &[f32], d_out: usize, d_in: usize) -> Self {
         let mut matrix = Self { lines: Vec::new(), d_out, d_in };
         let panels = d_out.div_ceil(PANEL);
-        matrix.lines = vec![Line([0.0; PANEL]); matrix.lines_of(panels.saturating_sub(1)).end];
+        matrix.lines = filled(Line([0.0; PANEL]), matrix.lines_of(panels.saturating_sub(1)).end);
         for (panel, values) in values.chunks(PANEL * d_in.max(1)).enumerate().take(panels) {
             let (folded, range) = (matrix.is_folded(panel), matrix.lines_of(panel));
             let columns_at_once = if folded { 2 * LINES_AT_ONCE } else { LINES_AT_ONCE };
@@ -91,7 +95,9 @@ impl F32Panels {
 
 impl Panels for F32Panels {
     type Packed = f32;
+    type Session = ();
     const ROWS: usize = ROWS;
+    const ROWS_ALONE: usize = if cfg!(target_arch = "x86_64") { ROWS_ALONE } else { ROWS };
     const STEP: usize = 2;
     const PACKED_PER_STEP: usize = 2;
     const BYTES_PER_STEP: usize = 2 * size_of::<Line<[f32; PANEL]>>();
@@ -99,6 +105,8 @@ impl Panels for F32Panels {
     fn shape(&self) -> (usize, usize) {
         (self.d_out, self.d_in)
     }
+
+    fn session(&self) {}
 
     fn pack(&self, into: &mut [f32], x: &[f32], rows: usize, scale: f32) {
         let (whole, filled_up) = into.split_at_mut(self.d_in * rows);
@@ -148,7 +156,7 @@ pub(super) fn kernel(
     packed: &[f32],
     rows: usize,
     lines: &[Line<[f32; PANEL]>],
-    ahead: usize,
+    ahead: Ahead,
     cpu: Cpu,
 ) {
     assert_eq!(packed.len(), lines.len() * rows, "packed rows do not fit the panel");
@@ -156,7 +164,15 @@ pub(super) fn kernel(
     if cpu.avx512 {
         // SAFETY: the processor has AVX-512, and the lengths were compared.
         #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
-        return unsafe { with_rows!(rows, avx512, tile, packed, lines, ahead) };
+        return unsafe {
+            match rows {
+                13 => avx512_by_halves::<13>(tile, packed, lines, ahead),
+                14 => avx512_by_halves::<14>(tile, packed, lines, ahead),
+                15 => avx512_by_halves::<15>(tile, packed, lines, ahead),
+                16 => avx512_by_halves::<16>(tile, packed, lines, ahead),
+                _ => with_rows!(rows, avx512, tile, packed, lines, ahead),
+            }
+        };
     }
     #[cfg(target_arch = "x86_64")]
     if cpu.avx2 {
@@ -177,7 +193,7 @@ unsafe fn avx512<const ROWS: usize>(
     tile: &mut Tile,
     packed: &[f32],
     lines: &[Line<[f32; PANEL]>],
-    ahead: usize,
+    ahead: Ahead,
 ) {
     use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps};
     // SAFETY: a tile's row and a line hold 32 values each, a line is aligned to 64 bytes, and the caller promises
@@ -199,6 +215,44 @@ unsafe fn avx512<const ROWS: usize>(
     }
 }
 
+/// One half of the panel after the other, for more rows than both halves' sums have registers.
+///
+/// # Safety
+/// As of [`avx512`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code, reason = "vector loads take pointers")]
+unsafe fn avx512_by_halves<const ROWS: usize>(
+    tile: &mut Tile,
+    packed: &[f32],
+    lines: &[Line<[f32; PANEL]>],
+    ahead: Ahead,
+) {
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps};
+    // SAFETY: as in `avx512`.
+    unsafe {
+        let mut sums = load::<ROWS>(tile);
+        for half in 0..2 {
+            let mut ahead_of_half = [0; 2];
+            ahead_of_half[half] = ahead[half];
+            let mut own = sums.map(|sums| sums[half]);
+            let mut x = packed.as_ptr();
+            for line in lines {
+                fetch(line, ahead_of_half);
+                let w = _mm512_load_ps(line.0.as_ptr().add(16 * half));
+                for (row, sum) in own.iter_mut().enumerate() {
+                    *sum = _mm512_fmadd_ps(_mm512_set1_ps(*x.add(row)), w, *sum);
+                }
+                x = x.add(ROWS);
+            }
+            for (sums, own) in sums.iter_mut().zip(own) {
+                sums[half] = own;
+            }
+        }
+        store(tile, sums);
+    }
+}
+
 /// Adds `x · panelᵀ` of a folded panel to `tile`: `packed` `[2 lines][rows]`.
 fn folded_kernel(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line<[f32; PANEL]>], cpu: Cpu) {
     assert_eq!(packed.len(), 2 * lines.len() * rows, "packed rows do not fit the panel");
@@ -206,7 +260,15 @@ fn folded_kernel(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line<[f3
     if cpu.avx512 {
         // SAFETY: the processor has AVX-512, and the lengths were compared.
         #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
-        return unsafe { with_rows!(rows, folded_avx512, tile, packed, lines) };
+        return unsafe {
+            match rows {
+                13 => folded_avx512::<13>(tile, packed, lines),
+                14 => folded_avx512::<14>(tile, packed, lines),
+                15 => folded_avx512::<15>(tile, packed, lines),
+                16 => folded_avx512::<16>(tile, packed, lines),
+                _ => with_rows!(rows, folded_avx512, tile, packed, lines),
+            }
+        };
     }
     let _ = cpu;
     folded_portable(tile, packed, rows, lines);

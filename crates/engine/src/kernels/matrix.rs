@@ -5,6 +5,12 @@ use super::{
     matmul::{Mat, MatMut, Threads, matmul},
     panels::{Into, Panels as _, multiply, multiply_back},
 };
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::{bf16_tiles::Bf16Tiles, q8_tiles::Q8Tiles};
+
+/// Rows up to which products with bytes are faster by vectors than by tiles, which take 16 rows at the price of one.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+const FEW_ROWS: usize = 8;
 
 /// Weights `[d_out, d_in]` of a linear layer or an embedding table.
 #[derive(Debug, Clone)]
@@ -115,14 +121,32 @@ impl Matrix {
 
     /// `y = x Wᵀ`: `[rows, d_in] -> [rows, d_out]`.
     pub(crate) fn multiply(&self, y: &mut [f32], x: &[f32], threads: Threads) {
-        let into = Into { y, stride: self.shape().0, keep: false, scale: 1.0 };
-        each_format!(self, panels => multiply(panels, into, x, threads, Cpu::detected()));
+        self.product(
+            Into { y, stride: self.shape().0, keep: false, scale: 1.0 },
+            x,
+            threads,
+            Cpu::detected(),
+        );
     }
 
     /// `y += scale · x Wᵀ`: `[rows, d_in] -> [rows, d_out]`, the rows of `y` `stride` apart.
     pub(crate) fn add_product(&self, y: &mut [f32], stride: usize, scale: f32, x: &[f32], threads: Threads) {
-        let into = Into { y, stride, keep: true, scale };
-        each_format!(self, panels => multiply(panels, into, x, threads, Cpu::detected()));
+        self.product(Into { y, stride, keep: true, scale }, x, threads, Cpu::detected());
+    }
+
+    /// The product by the best that `cpu` has for this format and number of rows.
+    fn product(&self, into: Into<'_>, x: &[f32], threads: Threads, cpu: Cpu) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        match self {
+            Self::Bf16(panels) if cpu.amx_bf16 => {
+                return multiply(&Bf16Tiles(panels), into, x, threads, cpu);
+            }
+            Self::Q8(panels) if cpu.amx_int8 && x.len() > FEW_ROWS * self.shape().1 => {
+                return multiply(&Q8Tiles(panels), into, x, threads, cpu);
+            }
+            _ => {}
+        }
+        each_format!(self, panels => multiply(panels, into, x, threads, cpu));
     }
 
     /// `dx = dy W`: `[rows, d_out] -> [rows, d_in]`.
@@ -232,20 +256,16 @@ mod tests {
         all
     }
 
-    /// Both products of `panels` against those of the values that it says it holds.
-    fn check<P: super::super::panels::Panels>(
-        panels: &P,
-        values_of: &Matrix,
+    /// Both products of `matrix` against those of the values that it says it holds.
+    fn check(
+        matrix: &Matrix,
         rows: usize,
         seed: u64,
         relative: f64,
-    ) -> std::result::Result<(), TestCaseError>
-    where
-        P::Packed: super::super::panels::Pooled,
-    {
-        let (d_out, d_in) = panels.shape();
+    ) -> std::result::Result<(), TestCaseError> {
+        let (d_out, d_in) = matrix.shape();
         let (x, dy) = (values(rows * d_in, seed), values(rows * d_out, seed + 2));
-        let w = values_of.to_rows();
+        let w = matrix.to_rows();
         let turned: Vec<f32> = (0..d_in * d_out).map(|at| w[at % d_out * d_in + at / d_out]).collect();
         let expected = naive(&x, &w, d_in);
         // Errors of rounded inputs grow with the length of what is summed, not with the sum.
@@ -253,24 +273,14 @@ mod tests {
         let tolerance = relative * f64::from(largest) * (d_in as f64).sqrt().max(1.0);
         for cpu in Cpu::each() {
             let mut y = vec![f32::NAN; rows * d_out];
-            multiply(
-                panels,
-                Into { y: &mut y, stride: d_out, keep: false, scale: 1.0 },
-                &x,
-                Threads::All,
-                cpu,
-            );
+            let into = Into { y: &mut y, stride: d_out, keep: false, scale: 1.0 };
+            matrix.product(into, &x, Threads::All, cpu);
             close(&y, &expected, tolerance)?;
-            multiply(
-                panels,
-                Into { y: &mut y, stride: d_out, keep: true, scale: 2.0 },
-                &x,
-                Threads::One,
-                cpu,
-            );
+            let into = Into { y: &mut y, stride: d_out, keep: true, scale: 2.0 };
+            matrix.product(into, &x, Threads::One, cpu);
             close(&y, &expected.iter().map(|y| 3.0 * y).collect::<Vec<_>>(), 3.0 * tolerance)?;
             let mut dx = vec![f32::NAN; rows * d_in];
-            multiply_back(panels, &mut dx, &dy, Threads::All, cpu);
+            each_format!(matrix, panels => multiply_back(panels, &mut dx, &dy, Threads::All, cpu));
             let tolerance = 1e-5 * f64::from(largest) * d_out as f64 + 1e-6;
             close(&dx, &naive(&dy, &turned, d_out), tolerance)?;
         }
@@ -283,32 +293,30 @@ mod tests {
             rows in 1usize..40, d_out in 1usize..100, d_in in 1usize..150, seed in 0u64..100,
         ) {
             let w = values(d_out * d_in, seed + 1);
-            let panels = F32Panels::new(&w, d_out, d_in);
-            let matrix = Matrix::F32(panels.clone());
+            let matrix = Matrix::f32(&w, d_out, d_in);
             prop_assert_eq!(&matrix.to_rows(), &w);
-            check(&panels, &matrix, rows, seed, 1e-5)?;
+            check(&matrix, rows, seed, 1e-5)?;
         }
 
         #[test]
         fn products_of_bf16_panels_equal_the_naive_ones(
-            rows in 1usize..40, d_out in 1usize..100, d_in in 1usize..150, seed in 0u64..100,
+            rows in 1usize..70, d_out in 1usize..100, d_in in 1usize..150, seed in 0u64..100,
         ) {
             let w = values(d_out * d_in, seed + 1);
-            let panels = Bf16Panels::new(&w, d_out, d_in);
-            let matrix = Matrix::Bf16(panels.clone());
+            let matrix = Matrix::bf16(&w, d_out, d_in);
             for (kept, w) in matrix.to_rows().iter().zip(&w) {
                 prop_assert!((kept - w).abs() <= w.abs() / 256.0, "{kept} for {w}");
             }
             // Inputs keep eight bits: they are off by up to 2⁻⁹, and on average far less.
-            check(&panels, &matrix, rows, seed, 4e-3)?;
+            check(&matrix, rows, seed, 4e-3)?;
         }
 
         #[test]
         fn products_of_q8_panels_equal_the_naive_ones(
-            rows in 1usize..30, d_out in 1usize..80, d_in in 1usize..300, seed in 0u64..100,
+            rows in 1usize..70, d_out in 1usize..80, d_in in 1usize..300, seed in 0u64..100,
         ) {
             let panels = Q8Panels::from_blocks(&stored_q8(d_out, d_in, seed), d_out, d_in).unwrap();
-            check(&panels, &Matrix::Q8(panels.clone()), rows, seed, 8e-3)?;
+            check(&Matrix::Q8(panels), rows, seed, 8e-3)?;
         }
 
         #[test]
@@ -316,7 +324,7 @@ mod tests {
             rows in 1usize..30, d_out in 1usize..80, d_in in 1usize..600, seed in 0u64..100,
         ) {
             let panels = Q4Panels::from_blocks(&stored_q4(d_out, d_in, seed), d_out, d_in).unwrap();
-            check(&panels, &Matrix::Q4(panels.clone()), rows, seed, 8e-3)?;
+            check(&Matrix::Q4(panels), rows, seed, 8e-3)?;
         }
 
         /// Whatever shares its step, a row's result is the same to the last bit.

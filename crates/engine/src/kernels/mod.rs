@@ -7,11 +7,14 @@
 mod activation;
 mod attention;
 mod bf16_panels;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod bf16_tiles;
 mod bytes;
 mod cpu;
 mod dispatch;
 mod dot;
 mod f32_panels;
+mod large;
 mod matmul;
 mod matrix;
 mod norm;
@@ -19,8 +22,11 @@ mod paged;
 mod panels;
 mod q4_panels;
 mod q8_panels;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod q8_tiles;
 mod rope;
 mod softmax;
+mod tiles;
 
 pub(crate) use activation::{add_assign, swiglu, swiglu_backward};
 pub(crate) use attention::{AttentionShape, attention_backward, attention_forward};

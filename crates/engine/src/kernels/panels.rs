@@ -18,8 +18,11 @@ use super::{Cpu, f32_panels, matmul::Threads};
 /// Rows of the weight matrix in a panel.
 pub(crate) const PANEL: usize = 32;
 
-/// Most rows of input that a kernel takes at once.
-pub(super) const MAX_ROWS: usize = 12;
+/// Most rows of input that a kernel on vectors takes at once.
+const VECTOR_ROWS: usize = 12;
+
+/// Most rows of input that a kernel on tiles takes at once.
+const TILE_ROWS: usize = 32;
 
 /// Multiplications below which a second thread costs more than it brings.
 const WORTH_A_THREAD: usize = 1 << 19;
@@ -28,10 +31,10 @@ const WORTH_A_THREAD: usize = 1 << 19;
 pub(super) const LINES_AT_ONCE: usize = 64;
 
 /// Bytes that come from memory at once: half a line of a panel.
-const CACHE_LINE: usize = 64;
+pub(super) const CACHE_LINE: usize = 64;
 
-/// Results of a kernel: rows of input by rows of the panel.
-pub(super) type Tile = [[f32; PANEL]; MAX_ROWS];
+/// Results of a kernel: rows of input by rows of the panel, at least as many as are packed.
+pub(super) type Tile = [[f32; PANEL]];
 
 /// A cache line of `T`, so that vector loads never straddle two.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +46,17 @@ pub(super) trait Panels: Sync {
     /// An input value (or several) as the kernel reads it.
     type Packed: Copy + Default + Send + Sync + 'static;
 
-    /// Rows of input that the kernel takes at once, at most [`MAX_ROWS`].
+    /// Rows of input that the kernel takes at once, at most 32.
     const ROWS: usize;
+
+    /// Most rows that it takes at once when there are no others, so that the panels are met once.
+    const ROWS_ALONE: usize = Self::ROWS;
+
+    /// Rows are packed in multiples of this: what is missing is filled up, whatever with.
+    const ROWS_MULTIPLE: usize = 1;
+
+    /// What of a panel is taken at once when there are many rows: a group of them stays in the second cache.
+    const BLOCK_BYTES: usize = 64 << 10;
 
     /// Inputs that one packed step covers; blocks of the input begin at multiples of it.
     const STEP: usize;
@@ -58,7 +70,13 @@ pub(super) trait Panels: Sync {
     /// Rows and columns of the whole matrix, `[d_out, d_in]`.
     fn shape(&self) -> (usize, usize);
 
-    /// Packs `rows` rows of `x` `[rows, d_in]`, times `scale`: `[steps, PACKED_PER_STEP, rows]` in the kernel's order.
+    /// What a thread needs while it calls the kernel; set up once for many calls.
+    type Session;
+
+    /// Begins to call the kernel on this thread.
+    fn session(&self) -> Self::Session;
+
+    /// Packs `rows` rows of `x` `[rows, d_in]`, times `scale`, in the kernel's order: `PACKED_PER_STEP` values a row and step.
     fn pack(&self, into: &mut [Self::Packed], x: &[f32], rows: usize, scale: f32);
 
     /// Adds `x · panelᵀ` over the steps of `pass` to the first rows of `tile`; `packed` is a block of rows.
@@ -74,6 +92,9 @@ pub(super) trait Panels: Sync {
     }
 }
 
+/// Bytes from the first and from the second half of a line to what is fetched.
+pub(super) type Ahead = [usize; 2];
+
 /// What one call of a kernel goes through.
 #[derive(Debug, Clone)]
 pub(super) struct Pass {
@@ -83,16 +104,17 @@ pub(super) struct Pass {
     pub(super) panel: usize,
     /// The steps along the input.
     pub(super) steps: Range<usize>,
-    /// Bytes from a line of the panel to half a line that is needed soon and lies in memory still: the kernel fetches
+    /// Bytes from each half of a line of the panel to one that is needed soon and lies in memory still: the kernel fetches
     /// it while it computes; 0 where nothing is to be fetched.
-    pub(super) ahead: usize,
+    pub(super) ahead: Ahead,
 }
+
+/// How far ahead a panel is fetched that is met once: what memory brings in the time that it takes to answer, several times
+/// over.
+const STREAMED: usize = 8 << 10;
 
 /// Panels that are taken together when there are many rows, so that these are fetched a quarter as often.
 const GROUP: usize = 4;
-
-/// What of a panel is taken at once when there are many rows: a group of them stays in the second cache.
-const BLOCK_BYTES: usize = 64 << 10;
 
 /// Where a product goes.
 #[derive(Debug)]
@@ -122,11 +144,12 @@ where
         (rows - 1) * stride + d_out <= y.len() && d_out <= stride.max(d_out),
         "a product reaches past its rows"
     );
-    let blocks = row_blocks(rows, P::ROWS);
+    let most = if rows <= P::ROWS_ALONE { P::ROWS_ALONE } else { P::ROWS };
+    let blocks = row_blocks(rows, most, P::ROWS_MULTIPLE);
     let width = weights.packed_width();
-    P::Packed::with_buffer(rows * width, |packed| {
+    P::Packed::with_buffer(rows.next_multiple_of(P::ROWS_MULTIPLE) * width, |packed| {
         let large = threads == Threads::All && rows * d_out * d_in >= WORTH_A_THREAD;
-        pack_blocks(packed, x, &blocks, d_in, width, large, |into, x, rows| {
+        pack_blocks(packed, x, &blocks, P::ROWS_MULTIPLE, width, large, |into, x, rows| {
             weights.pack(into, x, rows, scale)
         });
         let steps = d_in.div_ceil(P::STEP);
@@ -134,6 +157,7 @@ where
         let out = Out { at: y.as_mut_ptr(), stride };
         let packed: &[P::Packed] = packed;
         share(d_out.div_ceil(PANEL), rows, large, |panels| {
+            let _session = weights.session();
             for group in groups(panels) {
                 for begin in (0..steps).step_by(per_block) {
                     let end = steps.min(begin + per_block);
@@ -141,9 +165,13 @@ where
                     // at once, memory would be slower than the arithmetic.
                     let next = if end < steps { end - begin } else { GROUP * steps - begin };
                     for (at, block) in blocks.iter().enumerate() {
-                        let packed = &packed[block.start * width..block.end * width];
-                        let fetches = at < 2 && blocks.len() > 1;
-                        let ahead = if fetches { next * P::BYTES_PER_STEP + at * CACHE_LINE } else { 0 };
+                        let packed = &packed[packed_rows(block, P::ROWS_MULTIPLE, width)];
+                        let ahead = match at {
+                            _ if blocks.len() == 1 => [STREAMED; 2],
+                            0 => [next * P::BYTES_PER_STEP, 0],
+                            1 => [0, next * P::BYTES_PER_STEP],
+                            _ => [0, 0],
+                        };
                         for panel in group.clone() {
                             let place = Place { rows: block.clone(), columns: columns(panel, d_out) };
                             let pass = Pass { rows: block.len(), panel, steps: begin..end, ahead };
@@ -151,9 +179,12 @@ where
                             // panel's columns are written by one thread only.
                             #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
                             unsafe {
-                                out.update(&place, keep || begin > 0, |tile| {
-                                    weights.kernel(tile, packed, pass, cpu);
-                                });
+                                let add = |tile: &mut Tile| weights.kernel(tile, packed, pass, cpu);
+                                if block.len().next_multiple_of(P::ROWS_MULTIPLE) <= VECTOR_ROWS {
+                                    out.update::<VECTOR_ROWS>(&place, keep || begin > 0, add);
+                                } else {
+                                    out.update::<TILE_ROWS>(&place, keep || begin > 0, add);
+                                }
                             }
                         }
                     }
@@ -175,10 +206,10 @@ pub(super) fn multiply_back<P: Panels>(weights: &P, dx: &mut [f32], dy: &[f32], 
         return;
     }
     assert!(rows * d_in <= dx.len(), "a product reaches past its rows");
-    let blocks = row_blocks(rows, f32_panels::ROWS);
+    let blocks = row_blocks(rows, f32_panels::ROWS, 1);
     f32::with_buffer(rows * d_out, |packed| {
         let large = threads == Threads::All && rows * d_out * d_in >= WORTH_A_THREAD;
-        pack_blocks(packed, dy, &blocks, d_out, d_out, large, |into, dy, rows| {
+        pack_blocks(packed, dy, &blocks, 1, d_out, large, |into, dy, rows| {
             f32_panels::pack(into, dy, rows, 1.0);
         });
         let out = Out { at: dx.as_mut_ptr(), stride: d_in };
@@ -201,8 +232,15 @@ pub(super) fn multiply_back<P: Panels>(weights: &P, dx: &mut [f32], dy: &[f32], 
                             // panel's columns are written by one thread only.
                             #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
                             unsafe {
-                                out.update(&place, begin > 0, |tile| {
-                                    f32_panels::kernel(tile, packed, rows, &turned[..end - begin], 0, cpu);
+                                out.update::<VECTOR_ROWS>(&place, begin > 0, |tile| {
+                                    f32_panels::kernel(
+                                        tile,
+                                        packed,
+                                        rows,
+                                        &turned[..end - begin],
+                                        [0; 2],
+                                        cpu,
+                                    );
                                 });
                             }
                         }
@@ -236,26 +274,33 @@ fn columns(panel: usize, of: usize) -> Range<usize> {
     panel * PANEL..of.min((panel + 1) * PANEL)
 }
 
-/// `rows` in blocks of at most `most`, as even as can be.
-fn row_blocks(rows: usize, most: usize) -> Vec<Range<usize>> {
-    let count = rows.div_ceil(most);
-    (0..count).map(|at| rows * at / count..rows * (at + 1) / count).collect()
+/// `rows` in blocks of at most `most`, as even as can be; all but the last a multiple of `multiple`.
+fn row_blocks(rows: usize, most: usize, multiple: usize) -> Vec<Range<usize>> {
+    let (units, count) = (rows.div_ceil(multiple), rows.div_ceil(most));
+    let begin = |at| rows.min(units * at / count * multiple);
+    (0..count).map(|at| begin(at)..begin(at + 1)).collect()
 }
 
-/// Packs rows of `d_in` values to rows of `width`, block by block.
+/// Where a block of rows lies among packed rows of `width` values.
+fn packed_rows(block: &Range<usize>, multiple: usize, width: usize) -> Range<usize> {
+    block.start * width..(block.start + block.len().next_multiple_of(multiple)) * width
+}
+
+/// Packs rows of `x` to rows of `width`, block by block.
 fn pack_blocks<T: Send>(
     packed: &mut [T],
     x: &[f32],
     blocks: &[Range<usize>],
-    d_in: usize,
+    multiple: usize,
     width: usize,
     parallel: bool,
     pack: impl Fn(&mut [T], &[f32], usize) + Sync,
 ) {
+    let d_in = x.len() / blocks.last().map_or(1, |last| last.end);
     let mut parts = Vec::with_capacity(blocks.len());
     let mut rest = packed;
     for block in blocks {
-        let (part, after) = rest.split_at_mut(block.len() * width);
+        let (part, after) = rest.split_at_mut(packed_rows(block, multiple, width).len());
         parts.push((part, block));
         rest = after;
     }
@@ -274,7 +319,7 @@ fn steps_per_block<P: Panels>(blocks: usize, steps: usize) -> usize {
     if blocks == 1 {
         return steps.max(1);
     }
-    let most = (BLOCK_BYTES / P::BYTES_PER_STEP).max(1);
+    let most = (P::BLOCK_BYTES / P::BYTES_PER_STEP).max(1);
     // As even as can be, so that no block is a short rest.
     steps.div_ceil(steps.div_ceil(most)).max(1)
 }
@@ -286,7 +331,7 @@ fn share(panels: usize, rows: usize, parallel: bool, work: impl Fn(Range<usize>)
     }
     // Few rows wait for memory, which likes long runs; many rows compute, and a thread that was held up shall
     // leave something to the others.
-    let parts = rayon::current_num_threads() * if rows <= MAX_ROWS { 2 } else { 8 };
+    let parts = rayon::current_num_threads() * if rows <= 2 * VECTOR_ROWS { 2 } else { 8 };
     let parts = parts.min(panels).max(1);
     (0..parts).into_par_iter().for_each(|at| work(panels * at / parts..panels * (at + 1) / parts));
 }
@@ -317,7 +362,7 @@ impl Out {
     ///
     /// # Safety
     /// The place lies within the matrix, and no other thread reads or writes its columns meanwhile.
-    unsafe fn update(self, place: &Place, keep: bool, work: impl FnOnce(&mut Tile)) {
+    unsafe fn update<const ROWS: usize>(self, place: &Place, keep: bool, work: impl FnOnce(&mut Tile)) {
         let width = place.columns.len();
         let row = |row: usize| {
             // SAFETY: the caller's promise; only one row is borrowed at a time.
@@ -326,7 +371,7 @@ impl Out {
                 std::slice::from_raw_parts_mut(at, width)
             }
         };
-        let mut tile = [[0.0; PANEL]; MAX_ROWS];
+        let mut tile = [[0.0; PANEL]; ROWS];
         if keep {
             for (tile, at) in tile.iter_mut().zip(place.rows.clone()) {
                 tile[..width].copy_from_slice(row(at));
@@ -357,15 +402,17 @@ pub(super) unsafe fn load<const ROWS: usize>(tile: &Tile) -> [[__m512; 2]; ROWS]
     sums
 }
 
-/// Fetches the line that lies `ahead` bytes behind `at` into the second cache, unless `ahead` is 0. There need not be
-/// anything: a fetch of what is not there does nothing.
+/// Fetches into the second cache what lies `ahead` of the two halves of the line `at`. There need not be anything: a fetch of
+/// what is not there does nothing.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 #[allow(unsafe_code, reason = "a fetch takes a pointer")]
-pub(super) fn fetch<T>(at: *const T, ahead: usize) {
-    if ahead != 0 {
-        // SAFETY: the instruction reads nothing that the program can see, and faults nowhere.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(ahead)) };
+pub(super) fn fetch<T>(at: *const T, ahead: Ahead) {
+    for (half, ahead) in ahead.into_iter().enumerate() {
+        if ahead != 0 {
+            // SAFETY: the instruction reads nothing that the program can see, and faults nowhere.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast::<i8>().wrapping_add(half * CACHE_LINE + ahead)) };
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use half::f16;
 use super::{
     Cpu,
     bytes::{self, BLOCK, Halves, PACKED},
-    panels::{Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
+    large::filled,
+    panels::{Ahead, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
 };
 
 /// Blocks that share their units.
@@ -46,9 +47,9 @@ impl Q4Panels {
         }
         let panels = d_out.div_ceil(PANEL);
         let mut matrix = Self {
-            quants: vec![Line([[0; 4]; PANEL]); panels * blocks * 4],
-            levels: vec![Line([[0; PANEL]; 2]); panels * blocks],
-            units: vec![Line([[0; PANEL]; 2]); panels * supers],
+            quants: filled(Line([[0; 4]; PANEL]), panels * blocks * 4),
+            levels: filled(Line([[0; PANEL]; 2]), panels * blocks),
+            units: filled(Line([[0; PANEL]; 2]), panels * supers),
             d_out,
             d_in,
         };
@@ -123,6 +124,7 @@ pub(crate) fn q4_levels(packed: &[u8], at: usize) -> (u8, u8) {
 
 impl Panels for Q4Panels {
     type Packed = u32;
+    type Session = ();
     const ROWS: usize = 8;
     const STEP: usize = BLOCK;
     const PACKED_PER_STEP: usize = PACKED;
@@ -131,6 +133,8 @@ impl Panels for Q4Panels {
     fn shape(&self) -> (usize, usize) {
         (self.d_out, self.d_in)
     }
+
+    fn session(&self) {}
 
     fn pack(&self, into: &mut [u32], x: &[f32], rows: usize, scale: f32) {
         bytes::pack(into, x, rows, self.d_in, scale);
@@ -188,7 +192,7 @@ struct Part<'a> {
     units: &'a [Line<[Halves; 2]>],       // of the whole panel
     first: usize,                         // block of the panel
     packed: &'a [u32],                    // [blocks][PACKED][rows]
-    ahead: usize,                         // as in `Pass`
+    ahead: Ahead,                         // as in `Pass`
 }
 
 /// # Safety

@@ -3,25 +3,31 @@
 //! Inputs become bytes too, and products of bytes are summed exactly within a block (AVX-512 VNNI); blocks are
 //! summed as 32-bit floats.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::{
     Cpu,
     bytes::{self, BLOCK, Halves, PACKED},
-    panels::{Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
+    large::filled,
+    panels::{Ahead, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
 };
 
 /// Bytes of a block as ggml stores it: the scale in half precision, then 32 signed bytes.
 const STORED: usize = 34;
 
 /// What the weights' bytes are moved by, as one side of the instruction's product is unsigned.
-const OFFSET: i32 = 128;
+pub(super) const OFFSET: i32 = 128;
+
+/// Four columns of each of a panel's 32 rows.
+pub(super) type QuantLine = Line<[[u8; 4]; PANEL]>;
 
 /// A matrix `[d_out, d_in]`, in blocks of 32 columns.
 #[derive(Debug, Clone)]
 pub(crate) struct Q8Panels {
     /// `[panels][blocks][8 groups][32 rows][4 columns]`, each byte moved by 128.
-    quants: Vec<Line<[[u8; 4]; PANEL]>>,
+    quants: Vec<QuantLine>,
     /// `[panels][blocks]`.
     scales: Vec<Line<Halves>>,
     d_out: usize,
@@ -36,8 +42,8 @@ impl Q8Panels {
             return None;
         }
         let panels = d_out.div_ceil(PANEL);
-        let mut quants = vec![Line([[OFFSET as u8; 4]; PANEL]); panels * blocks * 8];
-        let mut scales = vec![Line([0; PANEL]); panels * blocks];
+        let mut quants = filled(Line([[OFFSET as u8; 4]; PANEL]), panels * blocks * 8);
+        let mut scales = filled(Line([0; PANEL]), panels * blocks);
         for (row, stored) in stored.chunks_exact(blocks * STORED).enumerate() {
             for (block, stored) in stored.as_chunks::<STORED>().0.iter().enumerate() {
                 let at = row / PANEL * blocks + block;
@@ -67,18 +73,28 @@ impl Q8Panels {
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(self.quants.as_slice()) + size_of_val(self.scales.as_slice())
     }
+
+    /// Eight lines and the scales of each of the blocks `steps` of a panel.
+    pub(super) fn blocks(&self, panel: usize, steps: Range<usize>) -> (&[QuantLine], &[Line<Halves>]) {
+        let blocks = self.d_in.div_ceil(BLOCK);
+        let quants = &self.quants[panel * blocks * 8..][steps.start * 8..steps.end * 8];
+        (quants, &self.scales[panel * blocks..][steps])
+    }
 }
 
 impl Panels for Q8Panels {
     type Packed = u32;
+    type Session = ();
     const ROWS: usize = 8;
     const STEP: usize = BLOCK;
     const PACKED_PER_STEP: usize = PACKED;
-    const BYTES_PER_STEP: usize = 8 * size_of::<Line<[[u8; 4]; PANEL]>>();
+    const BYTES_PER_STEP: usize = 8 * size_of::<QuantLine>();
 
     fn shape(&self) -> (usize, usize) {
         (self.d_out, self.d_in)
     }
+
+    fn session(&self) {}
 
     fn pack(&self, into: &mut [u32], x: &[f32], rows: usize, scale: f32) {
         bytes::pack(into, x, rows, self.d_in, scale);
@@ -86,9 +102,7 @@ impl Panels for Q8Panels {
 
     fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, cpu: Cpu) {
         let Pass { rows, panel, steps, ahead } = pass;
-        let blocks = self.d_in.div_ceil(BLOCK);
-        let scales = &self.scales[panel * blocks..][steps.clone()];
-        let quants = &self.quants[panel * blocks * 8..][steps.start * 8..steps.end * 8];
+        let (quants, scales) = self.blocks(panel, steps.clone());
         let packed = &packed[steps.start * PACKED * rows..steps.end * PACKED * rows];
         #[cfg(target_arch = "x86_64")]
         if cpu.avx512_vnni {
@@ -131,9 +145,9 @@ impl Panels for Q8Panels {
 unsafe fn avx512<const ROWS: usize>(
     tile: &mut Tile,
     packed: &[u32],
-    quants: &[Line<[[u8; 4]; PANEL]>],
+    quants: &[QuantLine],
     scales: &[Line<Halves>],
-    ahead: usize,
+    ahead: Ahead,
 ) {
     use std::arch::x86_64::{
         __m256i, __m512i, _mm256_load_si256, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
@@ -175,25 +189,13 @@ unsafe fn avx512<const ROWS: usize>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn avx2(
-    tile: &mut Tile,
-    packed: &[u32],
-    rows: usize,
-    quants: &[Line<[[u8; 4]; PANEL]>],
-    scales: &[Line<Halves>],
-) {
+fn avx2(tile: &mut Tile, packed: &[u32], rows: usize, quants: &[QuantLine], scales: &[Line<Halves>]) {
     portable(tile, packed, rows, quants, scales);
 }
 
 /// A row at a time, in loops that become vectors of whatever width there is.
 #[inline(always)]
-fn portable(
-    tile: &mut Tile,
-    packed: &[u32],
-    rows: usize,
-    quants: &[Line<[[u8; 4]; PANEL]>],
-    scales: &[Line<Halves>],
-) {
+fn portable(tile: &mut Tile, packed: &[u32], rows: usize, quants: &[QuantLine], scales: &[Line<Halves>]) {
     let blocks = scales.iter().zip(quants.as_chunks::<8>().0).zip(packed.chunks_exact(PACKED * rows));
     for ((scales, quants), packed) in blocks {
         let scales = scales.0.map(|bits| f16::from_bits(bits).to_f32());
