@@ -1,10 +1,28 @@
 //! SwiGLU (Shazeer 2020) and plain vector sums.
 
+use rayon::prelude::*;
+
 use super::dispatch::{exp, multiply_add, vectorized};
 
+/// Values below which a second thread costs more than it brings.
+const WORTH_A_THREAD: usize = 1 << 16;
+
+/// Values of the rows that a thread takes at once.
+const SHARED: usize = 1 << 15;
+
+/// `y = silu(gate) ∘ up` from rows `[gate | up]`: `[rows, 2 width] -> [rows, width]`. Many rows are shared out over the
+/// current pool, for they wait for memory.
+pub(crate) fn swiglu(y: &mut [f32], gate_up: &[f32], width: usize) {
+    if y.len() < WORTH_A_THREAD || width == 0 {
+        return swiglu_rows(y, gate_up, width);
+    }
+    let rows = (SHARED / width).max(1);
+    let parts = y.par_chunks_mut(rows * width).zip(gate_up.par_chunks(2 * rows * width));
+    parts.for_each(|(y, gate_up)| swiglu_rows(y, gate_up, width));
+}
+
 vectorized! {
-    /// `y = silu(gate) ∘ up` from rows `[gate | up]`: `[rows, 2 width] -> [rows, width]`.
-    pub(crate) fn swiglu(y: &mut [f32], gate_up: &[f32], width: usize) {
+    fn swiglu_rows(y: &mut [f32], gate_up: &[f32], width: usize) {
         for (y, row) in y.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width)) {
             let (gate, up) = row.split_at(width);
             for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
@@ -53,6 +71,18 @@ vectorized! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_rows_on_every_thread_equal_each_on_its_own() {
+        let (rows, width) = (37, 2049);
+        let gate_up: Vec<f32> = (0..rows * 2 * width).map(|i| ((i * 29 % 31) as f32 - 15.0) / 6.0).collect();
+        let (mut together, mut alone) = (vec![f32::NAN; rows * width], vec![f32::NAN; rows * width]);
+        swiglu(&mut together, &gate_up, width);
+        for (y, row) in alone.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width)) {
+            swiglu(y, row, width);
+        }
+        assert_eq!(together, alone);
+    }
 
     #[test]
     fn backward_equals_finite_differences() {

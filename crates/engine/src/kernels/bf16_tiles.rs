@@ -49,15 +49,24 @@ impl Panels for Bf16Tiles<'_> {
     }
 
     /// `[⌈rows / 16⌉][steps][16 rows][16 pairs]`; rows and columns that are not there are zeros.
-    fn pack(&self, into: &mut [u32], x: &[f32], _: usize, scale: f32) {
+    fn pack(&self, into: &mut [u32], x: &[f32], rows: usize, scale: f32) {
         let d_in = self.shape().1;
-        into.fill(0);
+        let group = self.packed_width() * ROWS;
+        if rows % ROWS != 0 {
+            into[rows / ROWS * group..].fill(0);
+        }
         for (row, x) in x.chunks_exact(d_in).enumerate() {
-            let into = &mut into[row / ROWS * self.packed_width() * ROWS..];
-            for (tile, x) in into.chunks_exact_mut(TILE).zip(x.chunks(DEPTH)) {
+            let tiles = into[row / ROWS * group..].chunks_exact_mut(TILE);
+            for (tile, x) in tiles.zip(x.chunks(DEPTH)) {
                 let into = &mut tile[row % ROWS * STEP_LINES..][..STEP_LINES];
-                for (into, pair) in into.iter_mut().zip(x.chunks(2)) {
-                    *into = join(pair[0] * scale, pair.get(1).map_or(0.0, |odd| odd * scale));
+                let (pairs, rest) = x.as_chunks::<2>();
+                let (whole, end) = into.split_at_mut(pairs.len());
+                for (into, pair) in whole.iter_mut().zip(pairs) {
+                    *into = join(pair[0] * scale, pair[1] * scale);
+                }
+                end.fill(0);
+                if let ([last], Some(into)) = (rest, end.first_mut()) {
+                    *into = join(last * scale, 0.0);
                 }
             }
         }

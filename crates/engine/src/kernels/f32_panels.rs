@@ -6,14 +6,19 @@ use super::{
     Cpu,
     dispatch::multiply_add,
     large::filled,
-    panels::{Ahead, LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
+    panels::{
+        Ahead, LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, fetch_near, load, store, with_rows,
+    },
 };
 
 /// Rows of input at once: 12 by 32 sums are 24 of AVX-512's 32 registers.
 pub(super) const ROWS: usize = 12;
 
-/// Rows of input that meet a panel once when they are all: one half of it after the other, in 16 of the registers.
-const ROWS_ALONE: usize = 16;
+/// Rows of input that meet a panel once when they are all: two halves of them by turns.
+const ROWS_ALONE: usize = 2 * ROWS;
+
+/// Lines that one half of the rows meets before the other half does: 8 KiB, which stay in the first cache.
+const TURN: usize = 64;
 
 /// A matrix `[d_out, d_in]`: `[panels][d_in][32]`, `d_in` filled up to pairs.
 ///
@@ -97,7 +102,7 @@ impl Panels for F32Panels {
     type Packed = f32;
     type Session = ();
     const ROWS: usize = ROWS;
-    const ROWS_ALONE: usize = if cfg!(target_arch = "x86_64") { ROWS_ALONE } else { ROWS };
+    const ROWS_ALONE: usize = ROWS_ALONE;
     const STEP: usize = 2;
     const PACKED_PER_STEP: usize = 2;
     const BYTES_PER_STEP: usize = 2 * size_of::<Line<[f32; PANEL]>>();
@@ -164,15 +169,7 @@ pub(super) fn kernel(
     if cpu.avx512 {
         // SAFETY: the processor has AVX-512, and the lengths were compared.
         #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
-        return unsafe {
-            match rows {
-                13 => avx512_by_halves::<13>(tile, packed, lines, ahead),
-                14 => avx512_by_halves::<14>(tile, packed, lines, ahead),
-                15 => avx512_by_halves::<15>(tile, packed, lines, ahead),
-                16 => avx512_by_halves::<16>(tile, packed, lines, ahead),
-                _ => with_rows!(rows, avx512, tile, packed, lines, ahead),
-            }
-        };
+        return unsafe { by_turns(tile, packed, rows, lines, ahead) };
     }
     #[cfg(target_arch = "x86_64")]
     if cpu.avx2 {
@@ -184,70 +181,61 @@ pub(super) fn kernel(
     portable::<false>(tile, packed, rows, lines);
 }
 
+/// All rows where they fit the registers, else one half of them after the other, a few lines at a time: so that memory brings
+/// the panel at the pace at which both halves compute.
+///
 /// # Safety
-/// The processor has AVX-512 F, and `packed` holds `ROWS` values for each line.
+/// The processor has AVX-512 F, and `packed` holds `rows` values, at most [`ROWS_ALONE`], for each line.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code, reason = "the halves' values begin at pointers")]
+unsafe fn by_turns(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line<[f32; PANEL]>], ahead: Ahead) {
+    let x = packed.as_ptr();
+    // SAFETY: the caller's promise; the second half's values lie behind the first half's, and the next line's `rows` on.
+    unsafe {
+        if rows <= ROWS {
+            return with_rows!(rows, avx512, tile, x, rows, lines, ahead);
+        }
+        let half = rows.div_ceil(2);
+        let (first, second) = tile.split_at_mut(half);
+        for (turn, lines) in lines.chunks(TURN).enumerate() {
+            let x = x.add(turn * TURN * rows);
+            with_rows!(half, avx512, first, x, rows, lines, ahead);
+            with_rows!(rows - half, avx512, second, x.add(half), rows, lines, [0; 2]);
+        }
+    }
+}
+
+/// `ROWS` rows whose values lie `stride` apart from one line to the next.
+///
+/// # Safety
+/// The processor has AVX-512 F, and from `x` on there are `ROWS` values for each line.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[allow(unsafe_code, reason = "vector loads take pointers")]
 unsafe fn avx512<const ROWS: usize>(
     tile: &mut Tile,
-    packed: &[f32],
+    mut x: *const f32,
+    stride: usize,
     lines: &[Line<[f32; PANEL]>],
     ahead: Ahead,
 ) {
     use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps};
     // SAFETY: a tile's row and a line hold 32 values each, a line is aligned to 64 bytes, and the caller promises
-    // `ROWS` packed values a line.
+    // `ROWS` values a line.
     unsafe {
         let mut sums = load::<ROWS>(tile);
-        let mut x = packed.as_ptr();
         for line in lines {
             let (low, high) = (line.0.as_ptr(), line.0.as_ptr().add(16));
             fetch(low, ahead);
+            fetch_near(low);
+            fetch_near(high);
             let (low, high) = (_mm512_load_ps(low), _mm512_load_ps(high));
             for (row, sums) in sums.iter_mut().enumerate() {
                 let x = _mm512_set1_ps(*x.add(row));
                 *sums = [_mm512_fmadd_ps(x, low, sums[0]), _mm512_fmadd_ps(x, high, sums[1])];
             }
-            x = x.add(ROWS);
-        }
-        store(tile, sums);
-    }
-}
-
-/// One half of the panel after the other, for more rows than both halves' sums have registers.
-///
-/// # Safety
-/// As of [`avx512`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-#[allow(unsafe_code, reason = "vector loads take pointers")]
-unsafe fn avx512_by_halves<const ROWS: usize>(
-    tile: &mut Tile,
-    packed: &[f32],
-    lines: &[Line<[f32; PANEL]>],
-    ahead: Ahead,
-) {
-    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps};
-    // SAFETY: as in `avx512`.
-    unsafe {
-        let mut sums = load::<ROWS>(tile);
-        for half in 0..2 {
-            let mut ahead_of_half = [0; 2];
-            ahead_of_half[half] = ahead[half];
-            let mut own = sums.map(|sums| sums[half]);
-            let mut x = packed.as_ptr();
-            for line in lines {
-                fetch(line, ahead_of_half);
-                let w = _mm512_load_ps(line.0.as_ptr().add(16 * half));
-                for (row, sum) in own.iter_mut().enumerate() {
-                    *sum = _mm512_fmadd_ps(_mm512_set1_ps(*x.add(row)), w, *sum);
-                }
-                x = x.add(ROWS);
-            }
-            for (sums, own) in sums.iter_mut().zip(own) {
-                sums[half] = own;
-            }
+            x = x.wrapping_add(stride); // past the values of this half behind the last line
         }
         store(tile, sums);
     }
@@ -261,12 +249,14 @@ fn folded_kernel(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line<[f3
         // SAFETY: the processor has AVX-512, and the lengths were compared.
         #[allow(unsafe_code, reason = "calls a function compiled for detected CPU features")]
         return unsafe {
-            match rows {
-                13 => folded_avx512::<13>(tile, packed, lines),
-                14 => folded_avx512::<14>(tile, packed, lines),
-                15 => folded_avx512::<15>(tile, packed, lines),
-                16 => folded_avx512::<16>(tile, packed, lines),
-                _ => with_rows!(rows, folded_avx512, tile, packed, lines),
+            let x = packed.as_ptr();
+            if rows <= ROWS {
+                with_rows!(rows, folded_avx512, tile, x, rows, lines);
+            } else {
+                let half = rows.div_ceil(2);
+                let (first, second) = tile.split_at_mut(half);
+                with_rows!(half, folded_avx512, first, x, rows, lines);
+                with_rows!(rows - half, folded_avx512, second, x.add(half), rows, lines);
             }
         };
     }
@@ -275,26 +265,30 @@ fn folded_kernel(tile: &mut Tile, packed: &[f32], rows: usize, lines: &[Line<[f3
 }
 
 /// # Safety
-/// The processor has AVX-512 F, and `packed` holds `2 · ROWS` values for each line.
+/// The processor has AVX-512 F, and from `x` on there are two times `ROWS` values for each line, `stride` apart.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[allow(unsafe_code, reason = "vector loads take pointers")]
-unsafe fn folded_avx512<const ROWS: usize>(tile: &mut Tile, packed: &[f32], lines: &[Line<[f32; PANEL]>]) {
+unsafe fn folded_avx512<const ROWS: usize>(
+    tile: &mut Tile,
+    mut x: *const f32,
+    stride: usize,
+    lines: &[Line<[f32; PANEL]>],
+) {
     use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_load_ps, _mm512_set1_ps};
     // SAFETY: a tile's row and a line hold 32 values each, a line is aligned to 64 bytes, and the caller promises
-    // `2 · ROWS` packed values a line.
+    // the values of both columns.
     unsafe {
         let mut sums = load::<ROWS>(tile);
-        let mut x = packed.as_ptr();
         for line in lines {
             let (first, second) = (line.0.as_ptr(), line.0.as_ptr().add(FOLDED));
             let (first, second) = (_mm512_load_ps(first), _mm512_load_ps(second));
             // One sum for both columns: the order is that of the input, wherever a block of steps ends.
             for (row, sums) in sums.iter_mut().enumerate() {
                 sums[0] = _mm512_fmadd_ps(_mm512_set1_ps(*x.add(row)), first, sums[0]);
-                sums[0] = _mm512_fmadd_ps(_mm512_set1_ps(*x.add(ROWS + row)), second, sums[0]);
+                sums[0] = _mm512_fmadd_ps(_mm512_set1_ps(*x.add(stride + row)), second, sums[0]);
             }
-            x = x.add(2 * ROWS);
+            x = x.wrapping_add(2 * stride);
         }
         store(tile, sums);
     }

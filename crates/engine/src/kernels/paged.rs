@@ -15,6 +15,9 @@ use super::{
 /// Tokens of a page.
 pub const PAGE_TOKENS: usize = 32;
 
+/// Lanes in which a row's maximum is looked for.
+const LANES: usize = 16;
+
 /// Query rows that are computed at once, so that a key is loaded once for all of them.
 const ROWS: usize = 4;
 
@@ -292,11 +295,24 @@ fn soften<const FMA: bool>(
         *scores = [0.0; PAGE_TOKENS];
         return 1.0;
     }
-    let mut maximum = running.maximum;
-    for (token, score) in scores.iter_mut().enumerate() {
-        *score = if token >= first && token < end { *score * scale } else { f32::NEG_INFINITY };
-        maximum = if *score > maximum { *score } else { maximum };
+    // A maximum for each lane first: one after the other, each would wait for the one before.
+    let mut maxima = [running.maximum; LANES];
+    for (chunk, scores) in scores.chunks_exact_mut(LANES).enumerate() {
+        for (lane, (score, maximum)) in scores.iter_mut().zip(&mut maxima).enumerate() {
+            let token = chunk * LANES + lane;
+            *score = if token >= first && token < end { *score * scale } else { f32::NEG_INFINITY };
+            *maximum = if *score > *maximum { *score } else { *maximum };
+        }
     }
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            maxima[lane] =
+                if maxima[lane + width] > maxima[lane] { maxima[lane + width] } else { maxima[lane] };
+        }
+    }
+    let maximum = maxima[0];
     let mut sums = [0.0f32; 8];
     for (token, score) in scores.iter_mut().enumerate() {
         let weight = exp::<FMA>(*score - maximum);
