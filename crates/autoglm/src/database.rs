@@ -65,7 +65,15 @@ impl Database {
         }
     }
 
-    /// How far the followers of the journal are, for the leader, who feeds them.
+    /// How far the mirrors are, for looking.
+    pub(crate) fn cursors(&self) -> Arc<dyn Cursors> {
+        match self {
+            Self::Sqlite(store) => Arc::new(store.clone()),
+            Self::Postgres(store) => Arc::new(store.clone()),
+        }
+    }
+
+    /// The same for the leader, who feeds the mirrors.
     pub(crate) fn leaders_cursors(&self) -> Arc<dyn Cursors> {
         match self {
             Self::Sqlite(store) => Arc::new(store.as_leader()),

@@ -10,6 +10,8 @@ mod consolidate;
 mod database;
 mod demo;
 mod demo_run;
+#[cfg(feature = "lake")]
+mod lake;
 mod learning_loop;
 mod node;
 mod printer;

@@ -9,6 +9,7 @@ mod cursors;
 mod duties;
 pub(crate) mod judging;
 mod lock;
+mod mirrors;
 mod mlflow;
 mod news;
 mod on_demand;
@@ -46,6 +47,7 @@ use self::{
     duties::{Duties, Leading},
     judging::Judging,
     lock::DataLock,
+    mirrors::Mirrors,
     news::News,
     shadows::ShadowQueue,
     traffic::Traffic,
@@ -81,6 +83,7 @@ pub(crate) struct Parts {
     pub(crate) leaders_store: Arc<dyn Store>,
     pub(crate) leading: Leading,
     pub(crate) news: News,
+    pub(crate) mirrors: Mirrors,
     pub(crate) artifacts: Arc<dyn ArtifactStore>,
     pub(crate) registry: Arc<Registry>,
     /// The same registry for what only the leader may write.
@@ -253,6 +256,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let database = Database::open(&settings).await?;
     let (store, leaders_store) = (database.store(), database.leaders_store());
+    let mirrors = Mirrors::open(&settings, &database)?;
     // Before the memory reads its experiences, so that none falls between the two.
     let news = News::after(match database.shared() {
         None => 0,
@@ -328,6 +332,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         leading: Leading::default(),
         leaders_registry: registry.writing_to(Arc::clone(&leaders_store)),
         news,
+        mirrors,
         database,
         leaders_store,
         settings,

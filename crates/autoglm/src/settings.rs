@@ -16,7 +16,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use autoglm_domain::Result;
+use autoglm_domain::{Error, Result};
 use autoglm_engine::{ComputeDevice, WeightFormat};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -157,6 +157,10 @@ pub(crate) struct Settings {
     pub(crate) engine: EngineSettings,
     /// Where the data lies.
     pub(crate) store: StoreSettings,
+    /// Kafka: the journal's mirror in it, and interactions from it.
+    pub(crate) kafka: autoglm_kafka::Config,
+    /// The journal's mirror in Parquet files.
+    pub(crate) lake: autoglm_lake::Config,
     /// The database.
     pub(crate) journal: autoglm_journal::Config,
     /// Model versions and adapters.
@@ -205,6 +209,23 @@ impl Settings {
         format!("http://{listen}")
     }
 
+    /// Refuses mirrors that this build does not have, and settings of them that cannot be.
+    fn check_mirrors(&self) -> Result<()> {
+        self.kafka.validate()?;
+        self.lake.validate()?;
+        let lacking = |setting: &str, feature: &str| {
+            Err(Error::invalid(format!("`{setting}` is set, and this build has no feature `{feature}`"))
+                .with_hint(format!("build it with `cargo build --release --features {feature}`")))
+        };
+        if !self.kafka.brokers.is_empty() && !cfg!(feature = "kafka") {
+            return lacking("kafka.brokers", "kafka");
+        }
+        if self.lake.is_on() && !cfg!(feature = "lake") {
+            return lacking("lake.url", "lake");
+        }
+        Ok(())
+    }
+
     /// Refuses what no crate could work with, where that can be told without opening anything.
     fn check(&self) -> Result<()> {
         let within = |section: &str, error: autoglm_domain::Error| {
@@ -213,6 +234,7 @@ impl Settings {
         };
         self.store.url.check()?;
         self.upstream.validate()?;
+        self.check_mirrors()?;
         self.memory.validate().or_else(|error| within("memory", error.into()))?;
         self.evaluate.validate().or_else(|error| within("evaluate", error.into()))?;
         self.rollout.check().or_else(|error| within("rollout", error.into()))?;

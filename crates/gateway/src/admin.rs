@@ -118,6 +118,16 @@ pub(crate) async fn trace(
     })))
 }
 
+/// How the journal's mirrors are doing.
+pub(crate) async fn mirrors(
+    State(shared): State<Arc<Shared>>,
+    Extension(arrival): Extension<Arrival>,
+) -> Result<Json<Value>> {
+    shared.principals.check_admin(&arrival.caller)?;
+    let states = shared.gateway.admin.mirrors().await?;
+    Ok(Json(json!({"object": "list", "data": states})))
+}
+
 /// Starts a training run.
 pub(crate) async fn train(
     State(shared): State<Arc<Shared>>,

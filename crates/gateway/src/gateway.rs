@@ -99,6 +99,7 @@ impl Shared {
             .route("/v1/autoglm/status", get(admin::status))
             .route("/v1/autoglm/interactions/{id}", get(admin::trace))
             .route("/v1/autoglm/train", post(admin::train))
+            .route("/v1/autoglm/mirrors", get(admin::mirrors))
             .route("/v1/autoglm/promote", post(admin::promote))
             .route("/v1/autoglm/rollback", post(admin::rollback))
             .route("/v1/autoglm/rollouts", get(rollouts::list).post(rollouts::start))

@@ -62,6 +62,12 @@ fn describe() {
     describe_gauge!("autoglm_in_flight", "Requests that are being answered.");
     describe_counter!("autoglm_feedback_total", "Feedback by what it said.");
     describe_counter!("autoglm_recall_failures_total", "Requests answered without memory because it failed.");
+    describe_gauge!("autoglm_mirror_behind", "Events that a mirror of the journal lacks.");
+    describe_gauge!("autoglm_mirror_seq", "Position in the journal up to which a mirror has everything.");
+    describe_gauge!("autoglm_mirror_up", "1 while a mirror takes what it is given, 0 while it fails.");
+    describe_counter!("autoglm_mirror_delivered_total", "Events that were delivered to a mirror.");
+    describe_counter!("autoglm_mirror_failures_total", "Failed deliveries to a mirror.");
+    describe_counter!("autoglm_ingested_total", "Messages from elsewhere by what became of them.");
     describe_counter!(
         "autoglm_record_failures_total",
         "Answers withheld because they could not be recorded."

@@ -2,8 +2,8 @@
 
 use autoglm_domain::{
     AbTest, AbTestId, Alias, AliasMove, Allocation, ChatMessage, ContentHash, ExperienceId, Feedback,
-    GenerationInput, Interaction, InteractionId, Result, Rollout, RolloutId, Sampling, Timestamp,
-    TrainingRunId, VersionNumber,
+    GenerationInput, Interaction, InteractionId, MirrorState, Result, Rollout, RolloutId, Sampling,
+    Timestamp, TrainingRunId, VersionNumber,
 };
 use serde::{Deserialize, Serialize};
 
@@ -305,6 +305,11 @@ pub trait Announcements: Send + Sync {
 pub trait Admin: Send + Sync {
     /// What the loop is doing right now, as a JSON object for `GET /v1/autoglm/status`.
     async fn activity(&self) -> Result<serde_json::Value>;
+
+    /// How the journal's mirrors are doing; none where there are none.
+    async fn mirrors(&self) -> Result<Vec<MirrorState>> {
+        Ok(Vec::new())
+    }
 
     /// Starts a training run and returns once it is planned. `Conflict` when one is on its way or there is
     /// nothing to learn.

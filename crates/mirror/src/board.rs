@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use autoglm_domain::{Cursor, Cursors, Error, MirrorHealth, MirrorState, Result, Timestamp};
 use parking_lot::Mutex;
 
+/// The mirrors that there are; others that follow the journal keep cursors too.
+const NAMES: [&str; 2] = ["kafka", "lake"];
+
 /// The state of every mirror that this process is to feed.
 #[derive(Debug, Default)]
 pub struct Board(Mutex<BTreeMap<&'static str, Entry>>);
@@ -29,7 +32,8 @@ impl Board {
         let kept: BTreeMap<String, Cursor> = cursors.cursors().await?.into_iter().collect();
         let last = cursors.last_seq().await?;
         let entries = self.0.lock().clone();
-        let mut names: Vec<&str> = kept.keys().map(String::as_str).chain(entries.keys().copied()).collect();
+        let known = kept.keys().map(String::as_str).filter(|name| NAMES.contains(name));
+        let mut names: Vec<&str> = known.chain(entries.keys().copied()).collect();
         names.sort_unstable();
         names.dedup();
         let state = |name: &str| {

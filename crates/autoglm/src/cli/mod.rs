@@ -16,6 +16,8 @@ mod config;
 mod demo;
 mod experiences;
 mod judge;
+mod lake;
+mod mirrors;
 mod patterns;
 mod pretrain;
 mod quantize;
@@ -80,6 +82,12 @@ enum Command {
     /// Compare versions on live traffic, with fixed shares or a bandit
     #[command(subcommand)]
     Ab(ab::AbCommand),
+    /// List the journal's mirrors: Kafka, Parquet files
+    #[command(subcommand)]
+    Mirrors(mirrors::MirrorsCommand),
+    /// Ask the Parquet files that the journal is copied to
+    #[command(subcommand)]
+    Lake(lake::LakeCommand),
     /// List, export and import what was learned from
     #[command(subcommand)]
     Experiences(experiences::ExperiencesCommand),
@@ -147,6 +155,8 @@ async fn run(cli: Cli, printer: &Printer) -> Outcome {
         Command::Rollouts(command) => rollouts::run(command, settings, printer).await,
         Command::Rollback(args) => rollback::run(args, settings, printer).await,
         Command::Ab(command) => ab::run(command, settings, printer).await,
+        Command::Mirrors(command) => mirrors::run(command, settings, printer).await,
+        Command::Lake(command) => lake::run(command, settings, printer).await,
         Command::Experiences(command) => experiences::run(command, settings, printer).await,
         Command::Judge(command) => judge::run(command, settings, printer).await,
         Command::Patterns(command) => patterns::run(command, settings, printer).await,

@@ -461,3 +461,36 @@ impl Canned {
         self.asked.lock().clone()
     }
 }
+
+/// Where no server answers, the database says how far each mirror is.
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_are_listed_without_a_server_too() {
+    use autoglm_domain::{Cursor, Cursors as _, MirrorHealth, MirrorState};
+
+    let fixture = Fixture::new().await;
+    let nobody = ["mirrors", "list", "--set", "server.listen=127.0.0.1:1"];
+    let ended = fixture.run(&nobody).await;
+    assert_eq!((ended.error, ended.out.as_str()), (None, ""));
+    assert!(ended.err.contains("this is what the database says"), "{}", ended.err);
+    assert!(ended.err.contains("the journal has no mirrors"), "{}", ended.err);
+    let store =
+        autoglm_journal::SqliteStore::open(fixture.path("autoglm.db"), Default::default()).await.unwrap();
+    store.set_cursor("lake", Cursor::at(3)).await.unwrap();
+    let last = store.last_seq().await.unwrap();
+    store.close().await.unwrap();
+    let ended = fixture.run(&[&nobody[..], &["--json"]].concat()).await;
+    let states: Vec<MirrorState> = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((states[0].name.as_str(), states[0].health), ("lake", MirrorHealth::Idle));
+    assert_eq!((states[0].seq, states[0].behind as i64), (3, last - 3));
+}
+
+/// A command that this build cannot carry out says which one could.
+#[cfg(not(feature = "lake"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_this_build_lacks_is_refused_by_name() {
+    let error = command(&["autoglm", "lake", "ab", "--a", "1", "--b", "2"]).await.error.unwrap();
+    assert_eq!(error.message, "this build has no feature `lake`");
+    assert_eq!(error.hint.as_deref(), Some("build it with `cargo build --release --features lake`"));
+    let error = command(&["autoglm", "versions", "list", "--set", "lake.url=x"]).await.error.unwrap();
+    assert_eq!(error.message, "`lake.url` is set, and this build has no feature `lake`");
+}

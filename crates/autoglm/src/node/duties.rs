@@ -1,4 +1,4 @@
-//! The loop's own duties (assessing, training, the gate), done by one process at a time.
+//! The loop's own duties (assessing, training, the gate, feeding the mirrors), done by one process at a time.
 //!
 //! Over SQLite that is the process that holds the data directory's lock, from its start to its end. Over Postgres any
 //! number of processes answer and record, and take turns in leading: the duties begin where leadership is won and
@@ -16,7 +16,7 @@ use autoglm_domain::{Error, ErrorKind, Result, TrainingRun};
 use autoglm_journal::PostgresStore;
 use tokio::task::JoinSet;
 
-use super::{Parts, mlflow, residents};
+use super::{Parts, mirrors::Mirrors, mlflow, residents};
 use crate::{learning_loop, proving, signals::Working};
 
 /// Wait before the next try where the duties could not begin.
@@ -63,6 +63,7 @@ impl Duties {
                 tasks.spawn(mlflow::follow(Arc::clone(parts), Arc::clone(server)));
             }
         }
+        Mirrors::feed(parts, &mut tasks)?;
         parts.leading.set(true);
         Ok(Self { parts: Arc::clone(parts), _tasks: tasks })
     }

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use autoglm_domain::{
-    AbArm, AbState, AbTest, AbTestId, Alias, AliasMove, Error, Event, Id, LiveStage, Result, Rollout,
-    RunState, TrainingRunId, VersionNumber,
+    AbArm, AbState, AbTest, AbTestId, Alias, AliasMove, Error, Event, Id, LiveStage, MirrorState, Result,
+    Rollout, RunState, TrainingRunId, VersionNumber,
 };
 use autoglm_gateway::{
     AbOrder, Admin, Promotion, Rollback, RolloutAction, RolloutOrder, RolloutStart, TrainOrder,
@@ -66,6 +66,10 @@ impl Admin for Orders {
                 "capabilities": upstream.known(),
             })),
         }))
+    }
+
+    async fn mirrors(&self) -> Result<Vec<MirrorState>> {
+        self.0.mirrors.states().await
     }
 
     async fn train(&self, order: TrainOrder) -> Result<TrainingRunId> {

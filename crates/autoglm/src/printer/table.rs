@@ -5,17 +5,17 @@ use autoglm_domain::Timestamp;
 /// Rows of text under a heading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
-    header: Vec<&'static str>,
+    header: Vec<String>,
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table with these columns; a leading `>` puts a column to the right, for numbers.
-    pub(crate) fn new(columns: &[&'static str]) -> Self {
+    pub(crate) fn new(columns: &[&str]) -> Self {
         Self {
             right: columns.iter().map(|name| name.starts_with('>')).collect(),
-            header: columns.iter().map(|name| name.trim_start_matches('>')).collect(),
+            header: columns.iter().map(|name| name.trim_start_matches('>').to_owned()).collect(),
             rows: Vec::new(),
         }
     }
@@ -50,7 +50,7 @@ impl Table {
             }
             text.trim_end().to_owned()
         };
-        let mut text = heading(&line(&mut self.header.iter().copied()));
+        let mut text = heading(&line(&mut self.header.iter().map(String::as_str)));
         for row in &self.rows {
             text.push('\n');
             text.push_str(&line(&mut row.iter().map(String::as_str)));

@@ -37,7 +37,7 @@ struct Source {
     name: &'static str,
 }
 
-const SOURCES: [Source; 37] = [
+const SOURCES: [Source; 40] = [
     Source { section: "model", text: include_str!("../settings.rs"), name: "ModelSettings" },
     Source { section: "upstream", text: include_str!("../../../upstream/src/config.rs"), name: "Config" },
     Source {
@@ -54,6 +54,13 @@ const SOURCES: [Source; 37] = [
     Source { section: "engine", text: include_str!("../../../engine/src/serving.rs"), name: "ServingConfig" },
     Source { section: "engine", text: include_str!("../settings.rs"), name: "EngineSettings" },
     Source { section: "store", text: include_str!("../settings.rs"), name: "StoreSettings" },
+    Source { section: "kafka", text: include_str!("../../../kafka/src/config.rs"), name: "Config" },
+    Source {
+        section: "kafka.ingest",
+        text: include_str!("../../../kafka/src/config.rs"),
+        name: "IngestConfig",
+    },
+    Source { section: "lake", text: include_str!("../../../lake/src/config.rs"), name: "Config" },
     Source { section: "journal", text: include_str!("../../../journal/src/config.rs"), name: "Config" },
     Source { section: "registry", text: include_str!("../../../registry/src/config.rs"), name: "Config" },
     Source {

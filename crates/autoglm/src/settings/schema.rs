@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::Settings;
 
 /// Tables whose keys are the user's own.
-pub(super) const OPEN: [&str; 7] = [
+pub(super) const OPEN: [&str; 9] = [
     "server.keys",
     "evaluate.weights",
     "evaluate.veto_below",
@@ -15,10 +15,12 @@ pub(super) const OPEN: [&str; 7] = [
     "rollout.metrics",
     "webhook.hooks",
     "webhook.gates",
+    "kafka.options",
+    "lake.options",
 ];
 
-/// The tables that are never printed.
-pub(super) const SECRET: &str = "server.keys";
+/// The tables that are never printed, for they may hold keys.
+pub(super) const SECRET: [&str; 3] = ["server.keys", "kafka.options", "lake.options"];
 
 /// Similarity from which a key is near enough to be suggested.
 const NEAR: f64 = 0.8;

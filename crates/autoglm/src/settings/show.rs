@@ -19,8 +19,10 @@ pub(super) fn toml(read: &Read) -> String {
 
 /// The tree without API keys and passwords.
 pub(super) fn without_secrets(mut tree: Value) -> Value {
-    if let Some(keys) = tree.pointer_mut(&format!("/{}", SECRET.replace('.', "/"))) {
-        *keys = Value::String(hidden(keys));
+    for secret in SECRET {
+        if let Some(keys) = tree.pointer_mut(&format!("/{}", secret.replace('.', "/"))) {
+            *keys = Value::String(hidden(keys));
+        }
     }
     if let Some(Value::String(url)) = tree.pointer_mut("/store/url") {
         *url = DatabaseUrl::from(url.as_str()).to_string();
@@ -50,7 +52,9 @@ fn section(read: &Read, path: &[String], settings: &Map<String, Value>, text: &m
         let from = given.map(|given| format!("  # {}", given.origin)).unwrap_or_default();
         let line = match value {
             Value::Null => format!("# {name} is not set"),
-            value if path.join(".") == SECRET => format!("# {name}: {}{from}", hidden(value)),
+            value if SECRET.contains(&path.join(".").as_str()) => {
+                format!("# {name}: {}{from}", hidden(value))
+            }
             Value::String(url) if path.join(".") == "store.url" => {
                 let shown = Value::String(DatabaseUrl::from(url.as_str()).to_string());
                 format!("{name} = {}{from}", literal(&shown))

@@ -171,6 +171,10 @@ async fn admin() {
     let id = harness.chat("hello", json!({"model": "v3", "user": "ada"})).await.json()["id"].clone();
     let id = id.as_str().unwrap();
     assert_snapshot!("status", harness.get("/v1/autoglm/status").await.show());
+    let mirrors = harness.get("/v1/autoglm/mirrors").await.json();
+    let failing = json!({"name": "lake", "health": "failing", "seq": 7, "behind": 2, "since": 5, "failures": 3,
+        "last_error": "the bucket is away", "failed_at": 6});
+    assert_eq!(mirrors, json!({"object": "list", "data": [failing]}));
     let mut trace = harness.get(&format!("/v1/autoglm/interactions/{id}")).await.json();
     trace["interaction"]["latency_ms"] = json!("…");
     trace["interaction"]["first_token_ms"] = json!("…");

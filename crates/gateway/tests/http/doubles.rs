@@ -490,6 +490,18 @@ impl Admin for Obedient {
     async fn activity(&self) -> Result<serde_json::Value> {
         Ok(serde_json::json!({"training": null}))
     }
+    async fn mirrors(&self) -> Result<Vec<MirrorState>> {
+        Ok(vec![MirrorState {
+            name: "lake".into(),
+            health: MirrorHealth::Failing,
+            seq: 7,
+            behind: 2,
+            since: Timestamp(5),
+            failures: 3,
+            last_error: Some("the bucket is away".into()),
+            failed_at: Some(Timestamp(6)),
+        }])
+    }
     async fn train(&self, order: TrainOrder) -> Result<TrainingRunId> {
         if order.reason == "again" {
             return Err(Error::conflict("a run is on its way"));

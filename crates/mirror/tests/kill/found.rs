@@ -24,7 +24,7 @@ left = sum(high - low for low, high in (consumer.get_watermark_offsets(part, 20)
 for part in parts: part.offset = OFFSET_BEGINNING
 consumer.assign(parts)
 while left:
-    message = consumer.poll(20)
+    message = consumer.poll(99)
     assert message is not None and not message.error(), (left, message and message.error())
     envelope = json.loads(message.value())
     print(envelope['seq'], envelope['data']['id'])
