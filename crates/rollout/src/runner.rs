@@ -121,8 +121,8 @@ impl RolloutRunner {
             }
         };
         let stage = match stage.scanned(rejection).await? {
-            Scanned::Clean(stage) => stage,
-            Scanned::Refused(decided) => return Ok(Finished::Decided(Box::new(decided))),
+            Scanned::Clean(stage) => *stage,
+            Scanned::Refused(decided) => return Ok(Finished::Decided(decided)),
         };
         let verdict = match gate.run(candidate, champion, suites, &[], seed).await {
             Ok(verdict) => verdict,

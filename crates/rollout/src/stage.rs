@@ -52,9 +52,9 @@ pub struct Decided {
 #[derive(Debug)]
 pub enum Scanned {
     /// Nothing found: on to the gate.
-    Clean(Stage<OfflineGate>),
+    Clean(Box<Stage<OfflineGate>>),
     /// Rejected.
-    Refused(Decided),
+    Refused(Box<Decided>),
 }
 
 impl Stage<Scanning> {
@@ -69,12 +69,12 @@ impl Stage<Scanning> {
         match rejection {
             None => {
                 let rollout = self.record(RolloutState::OfflineGate, Vec::new()).await?;
-                Ok(Scanned::Clean(Stage { rollout, store: self.store, state: PhantomData }))
+                Ok(Scanned::Clean(Box::new(Stage { rollout, store: self.store, state: PhantomData })))
             }
             Some(verdict) => {
                 let state = RolloutState::Decided { verdict: verdict.clone() };
                 let rollout = self.record(state, Vec::new()).await?;
-                Ok(Scanned::Refused(Decided { rollout, verdict }))
+                Ok(Scanned::Refused(Box::new(Decided { rollout, verdict })))
             }
         }
     }

@@ -43,7 +43,7 @@ pub(crate) enum DemoEvent {
     /// A training run ended, one way or another.
     RunEnded(Box<TrainingRun>),
     /// A candidate was judged.
-    Judged(Judged),
+    Judged(Box<Judged>),
     /// Another version answers now.
     Promoted(Promotion),
 }
@@ -113,7 +113,7 @@ impl Watcher {
                 let RolloutState::Decided { verdict } = rollout.state else { return None };
                 let judged = Judged { version: rollout.candidate, verdict };
                 self.verdicts.push(judged.clone());
-                Some(DemoEvent::Judged(judged))
+                Some(DemoEvent::Judged(Box::new(judged)))
             }
             Event::AliasMoved(moved) if moved.alias == Alias::champion() => {
                 let promotion = Promotion { from: moved.from, to: moved.to, at: moved.at, by: moved.by };

@@ -52,7 +52,7 @@ impl Panels for Bf16Tiles<'_> {
     fn pack(&self, into: &mut [u32], x: &[f32], rows: usize, scale: f32) {
         let d_in = self.shape().1;
         let group = self.packed_width() * ROWS;
-        if rows % ROWS != 0 {
+        if !rows.is_multiple_of(ROWS) {
             into[rows / ROWS * group..].fill(0);
         }
         for (row, x) in x.chunks_exact(d_in).enumerate() {

@@ -18,7 +18,7 @@ async fn past_the_gate() -> (Arc<MemoryStore>, RolloutRunner, Stage<OfflineGate>
     let runner = RolloutRunner::new(store.clone(), Arc::new(ManualClock::default()), ids);
     let stage = runner.begin(CANDIDATE, CHAMPION).await.unwrap();
     let Scanned::Clean(stage) = stage.scanned(None).await.unwrap() else { panic!("no findings") };
-    (store, runner, stage)
+    (store, runner, *stage)
 }
 
 fn move_to(from: VersionNumber, to: VersionNumber) -> Event {
