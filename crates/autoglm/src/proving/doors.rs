@@ -27,6 +27,14 @@ pub(crate) struct Doors {
     asked: Mutex<BTreeMap<Question, Asked>>,
 }
 
+/// How the reason of a stage begins that is passed but for somebody's word.
+const PASSED: &str = "passed, and waits for";
+
+/// Whether a look says so.
+pub(super) fn is_passed(reason: &str) -> bool {
+    reason.starts_with(PASSED)
+}
+
 /// A question under way, or answered for good.
 struct Asked {
     rollout: RolloutId,
@@ -88,7 +96,7 @@ impl Doors {
             Some(Say::Refused { by, reason }) => {
                 rule(StageRuling::Fail, refusal(&by, question, &reason), result)
             }
-            None => rule(StageRuling::Wait, format!("passed, and waits for `{question}`"), result),
+            None => rule(StageRuling::Wait, format!("{PASSED} `{question}`"), result),
             Some(Say::Later { reason }) => {
                 let spent_s = live.spent_ms(now) / 1000;
                 match spent_s >= limit_s(policy, &live.stage) {
@@ -97,11 +105,7 @@ impl Doors {
                         format!("the {} ended after {spent_s} s without `{question}`: {reason}", live.stage),
                         result,
                     ),
-                    false => rule(
-                        StageRuling::Wait,
-                        format!("passed, and waits for `{question}`: {reason}"),
-                        result,
-                    ),
+                    false => rule(StageRuling::Wait, format!("{PASSED} `{question}`: {reason}"), result),
                 }
             }
         }

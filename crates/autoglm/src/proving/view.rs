@@ -8,7 +8,10 @@ use autoglm_domain::{
 };
 use autoglm_rollout::{Arm, Observation, StageAnalysis, StageResult};
 
-use super::{BASELINE, Inbox, RECORD_MS, arm, is_over, is_settled, judge, observed, settling::Settling};
+use super::{
+    BASELINE, Inbox, RECORD_MS, arm, doors::is_passed, is_over, is_settled, judge, observed,
+    settling::Settling,
+};
 use crate::node::Parts;
 
 /// One stage of one rollout as it is looked at.
@@ -26,7 +29,8 @@ pub(super) struct View {
     settling: Settling,
     /// Pairs that count already.
     settled: BTreeSet<InteractionId>,
-    recorded: Option<(StageRuling, Timestamp)>,
+    /// The latest look on record: its ruling, whether the stage waited for somebody's word, and when it was.
+    recorded: Option<(StageRuling, bool, Timestamp)>,
 }
 
 impl View {
@@ -143,14 +147,16 @@ impl View {
 
     /// Puts a look on record: each that comes to something else, and one now and then.
     pub(super) async fn record(&mut self, parts: &Parts, look: &RolloutProgress) -> Result<()> {
-        let same = self.recorded.is_some_and(|(ruling, at)| {
-            ruling == look.ruling && look.at.0.saturating_sub(at.0) < RECORD_MS && look.at.0 >= at.0
+        let waits = look.ruling == StageRuling::Wait && is_passed(&look.reason);
+        let same = self.recorded.is_some_and(|(ruling, waited, at)| {
+            let recent = look.at.0.saturating_sub(at.0) < RECORD_MS && look.at.0 >= at.0;
+            ruling == look.ruling && waited == waits && recent
         });
         if same {
             return Ok(());
         }
         parts.store.append(vec![Event::RolloutProgress(Box::new(look.clone()))]).await?;
-        self.recorded = Some((look.ruling, look.at));
+        self.recorded = Some((look.ruling, waits, look.at));
         Ok(())
     }
 }

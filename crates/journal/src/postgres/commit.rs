@@ -36,7 +36,15 @@ enum Failure {
     /// It certainly was not.
     Before(JournalError),
     /// The server went away between the order to commit and its answer.
-    AtCommit { transaction: i64, outcomes: Vec<Outcome> },
+    AtCommit { written: Written, outcomes: Vec<Outcome> },
+}
+
+/// What tells a transaction whose end is not known. Its number alone does not: a server that crashed before it wrote the number
+/// down gives it to another one.
+struct Written {
+    transaction: i64,
+    /// Position and body of the last event; `None` where there was none.
+    last: Option<(i64, String)>,
 }
 
 impl<E: Into<JournalError>> From<E> for Failure {
@@ -91,30 +99,53 @@ impl Server {
                 self.connection = Some(connection);
                 Ok(outcomes)
             }
-            Err(error) if error.is_outage() => Err(Failure::AtCommit { transaction: id, outcomes }),
+            Err(error) if error.is_outage() => {
+                let last = last_record(appends, &outcomes).map(|json| (reached, json.to_owned()));
+                Err(Failure::AtCommit { written: Written { transaction: id, last }, outcomes })
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Whether `transaction` was committed, asked until `deadline`; `None` when the server does not come back.
-    async fn was_committed(&mut self, transaction: i64, deadline: Instant) -> Option<bool> {
+    /// Whether a transaction was committed, asked until `deadline`; `None` when the server does not come back.
+    async fn was_committed(&mut self, written: &Written, deadline: Instant) -> Option<bool> {
         loop {
             let asked = async {
                 let mut connection = self.connected().await?;
-                let status: Option<(Option<String>,)> =
-                    connection.row("SELECT txid_status($1)", &[transaction.into()]).await?;
+                let asked = connection.row("SELECT txid_status($1)", &[written.transaction.into()]).await;
+                let status: Option<(Option<String>,)> = match asked {
+                    // The number was not given to anybody yet: lost in a crash.
+                    Err(error) if !error.is_outage() => Some((Some("aborted".into()),)),
+                    answer => answer?,
+                };
+                let is_there = match &written.last {
+                    Some((seq, json)) => {
+                        let found: Option<(String,)> = connection
+                            .row("SELECT json FROM events WHERE seq = $1", &[(*seq).into()])
+                            .await?;
+                        found.is_some_and(|(found,)| found == *json)
+                    }
+                    None => true,
+                };
                 self.connection = Some(connection);
-                Ok::<_, JournalError>(status.and_then(|(status,)| status))
+                Ok::<_, JournalError>(status.and_then(|(status,)| status).map(|status| (status, is_there)))
             };
             match timeout(STALL, asked).await {
-                Ok(Ok(Some(status))) if status == "committed" => return Some(true),
-                Ok(Ok(Some(status))) if status == "aborted" => return Some(false),
+                // What has the number now may be another one, with its own events.
+                Ok(Ok(Some((status, is_there)))) if status == "committed" => return Some(is_there),
+                Ok(Ok(Some((status, _)))) if status == "aborted" => return Some(false),
                 // Still in progress, or the server is still away.
                 Ok(Ok(Some(_)) | Err(_)) | Err(_) if Instant::now() < deadline => sleep(RETRY).await,
                 _ => return None,
             }
         }
     }
+}
+
+/// The body of the last event that `appends` wrote.
+fn last_record<'a>(appends: &'a [Append], outcomes: &[Outcome]) -> Option<&'a str> {
+    let written = appends.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+    written.flat_map(|(append, _)| &append.records).last().map(|record| record.json.as_str())
 }
 
 impl Commit for Server {
@@ -125,8 +156,8 @@ impl Commit for Server {
             let error = match timeout(STALL, self.attempt(appends)).await {
                 Ok(Ok(outcomes)) => return Ok(outcomes),
                 Ok(Err(Failure::Before(error))) => error,
-                Ok(Err(Failure::AtCommit { transaction, outcomes })) => {
-                    match self.was_committed(transaction, deadline).await {
+                Ok(Err(Failure::AtCommit { written, outcomes })) => {
+                    match self.was_committed(&written, deadline).await {
                         Some(true) => return Ok(outcomes),
                         Some(false) => continue,
                         None => return Err(JournalError::Unsettled),
