@@ -1,7 +1,7 @@
 //! Kafka: the journal as messages in six topics, and interactions from elsewhere taken from one.
 //!
-//! Out go [`Envelope`]s, through [`KafkaMirror`]: a message for each event, keyed so that what belongs together keeps its
-//! order, recognisable by its `seq` where it comes twice. In come messages through [`Ingest`]: what [`read`] can make
+//! Out go [`Envelope`]s, through `KafkaMirror`: a message for each event, keyed so that what belongs together keeps its
+//! order, recognisable by its `seq` where it comes twice. In come messages through `Ingest`: what [`read`] can make
 //! something of is appended to the journal once, the rest goes to a topic of dead letters with the reason.
 //! `docs/events.md` is the reference for readers and writers.
 //!

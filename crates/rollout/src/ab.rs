@@ -5,7 +5,7 @@
 //! hold at all times together with probability `1 - alpha`. An arm is out once its upper end is below the best lower
 //! end; the best is known when one is left, or when the others can be better by no more than `indifference`.
 //!
-//! With [`Allocation::Fixed`] every arm keeps its share until then. With [`Allocation::Bandit`] arms that are out
+//! With [`Allocation::Fixed`](autoglm_domain::Allocation::Fixed) every arm keeps its share until then. With [`Allocation::Bandit`](autoglm_domain::Allocation::Bandit) arms that are out
 //! get no more sessions: successive elimination (Even-Dar, Mannor and Mansour 2006, "Action elimination and stopping
 //! conditions for the multi-armed bandit and reinforcement learning problems", algorithm 3) with these sequences in
 //! place of its intervals, which keeps the probability of dropping the best arm at `alpha`. It is taken rather than

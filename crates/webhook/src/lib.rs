@@ -6,7 +6,7 @@
 //! with the shared secret, lately, and not seen before. [`Config`] says where and with which secrets. Nothing here
 //! knows what a version is made of, moves an alias or serves HTTP.
 //!
-//! A signature is `HMAC-SHA256(secret, timestamp "." body)`; see [`sign`] and `docs/webhooks.md`.
+//! A signature is `HMAC-SHA256(secret, timestamp "." body)`; see [`fn@sign`] and `docs/webhooks.md`.
 
 mod config;
 mod error;
