@@ -321,9 +321,7 @@ async fn a_bandit_leaves_out_what_cannot_be_best_and_stops_with_the_best() {
     assert_eq!(best, Some(versions[1]), "{}", test.reason);
     let standing: Vec<bool> = test.found.iter().map(|arm| arm.is_in).collect();
     assert_eq!(standing, [false, false, true], "{:?}", test.found);
-    // The last answers are all of the arm that was left, while it gathered what it needs to be named.
-    let last = &answered[answered.len() - 10..];
-    assert!(last.iter().all(|version| *version == versions[1]), "{answered:?}");
+    // Both others may go out at the same look as the best is known: how many answers it got alone is chance.
     assert!(answered.contains(&VersionNumber::BASE) && answered.contains(&versions[0]), "{answered:?}");
     host.close().await.unwrap();
 }
