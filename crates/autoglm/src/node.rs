@@ -5,7 +5,6 @@ mod announcements;
 mod answerer;
 mod answering;
 mod checkpoints;
-mod cursors;
 mod duties;
 pub(crate) mod judging;
 mod lock;
@@ -23,8 +22,8 @@ mod traffic;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use autoglm_domain::{
-    ArtifactStore, Clock, ContentHash, Embedder, Error, Feedback, Generator, IdSource, InteractionId, Result,
-    Store, SystemClock, SystemIds, Timestamp, Trainer, VersionNumber,
+    ArtifactStore, Clock, ContentHash, Cursors, Embedder, Error, Feedback, Generator, IdSource,
+    InteractionId, Result, Store, SystemClock, SystemIds, Timestamp, Trainer, VersionNumber,
 };
 use autoglm_engine::ServingStats;
 use autoglm_evaluate::{Differ, Evaluator, RuleSet};
@@ -35,7 +34,7 @@ use autoglm_registry::{ObjectArtifacts, Registry};
 use autoglm_rollout::{AnswerCache, Confirm, RolloutRunner};
 use autoglm_train::{Runner, Triggers};
 use autoglm_upstream::CircuitState;
-use autoglm_webhook::{Cursors, Follower, Gates};
+use autoglm_webhook::{Follower, Gates};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 pub(crate) use self::answering::base_model;
@@ -295,7 +294,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
     let gates = Arc::new(Gates::new(&settings.webhook, &clock).map_err(Error::from)?);
     let seed = || ids.next_uuid().as_u64_pair().1;
     let doors = Arc::new(Doors::new(gates, Arc::clone(&clock), &settings.webhook, seed()));
-    let cursors: Arc<dyn Cursors> = Arc::new(cursors::StoreCursors(database.leaders_cursors()));
+    let cursors = database.leaders_cursors();
     let hooks = Follower::all(&settings.webhook, &store, &cursors, &clock, seed()).map_err(Error::from)?;
     let mlflow = settings.mlflow.is_set().then(|| {
         Mlflow::new(settings.mlflow.clone(), Arc::clone(&store), Arc::clone(&artifacts)).map(Arc::new)

@@ -66,6 +66,12 @@ pub trait Cursors: Send + Sync {
     /// Every cursor with its mirror's name, by name.
     async fn cursors(&self) -> Result<Vec<(String, Cursor)>>;
 
+    /// The cursor of `mirror`; `None` where it never had one.
+    async fn cursor(&self, mirror: &str) -> Result<Option<Cursor>> {
+        let all = self.cursors().await?;
+        Ok(all.into_iter().find(|(name, _)| name == mirror).map(|(_, cursor)| cursor))
+    }
+
     /// Keeps the cursor of `mirror` durably. `Conflict` when that one is further already: a cursor never goes back.
     /// `Invalid` when it begins a batch before its own position, or at one that is not there.
     async fn set_cursor(&self, mirror: &str, cursor: Cursor) -> Result<()>;

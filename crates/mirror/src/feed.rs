@@ -63,7 +63,7 @@ impl Feed {
         let name = self.mirror.name();
         let mut cursor = match self.cursor {
             Some(cursor) => cursor,
-            None => self.kept().await?,
+            None => self.cursors.cursor(name).await?.unwrap_or_default(),
         };
         let last = self.cursors.last_seq().await?;
         lag(name, last, cursor.seq);
@@ -90,12 +90,6 @@ impl Feed {
         self.board.is(name, MirrorHealth::Healthy, self.clock.now());
         self.cursor = Some(cursor);
         Ok(())
-    }
-
-    async fn kept(&self) -> Result<Cursor> {
-        let all = self.cursors.cursors().await?;
-        let ours = all.into_iter().find(|(mirror, _)| mirror == self.mirror.name());
-        Ok(ours.map(|(_, cursor)| cursor).unwrap_or_default())
     }
 
     /// Delivered up to `seq`, and the batch after it begun, where there is one.

@@ -47,7 +47,7 @@ impl Registry {
         note: Option<String>,
     ) -> Result<ModelVersion> {
         let Some(record) = found.record else {
-            return self.register(imported(found.adapter, base, note)).await;
+            return self.register(NewVersion::imported(found.adapter, base, note)).await;
         };
         if record.base != base {
             return Err(Error::ForeignBase { number: record.number, theirs: record.base, ours: base });
@@ -66,7 +66,7 @@ impl Registry {
             snapshot,
             hyper: record.hyper,
             metrics: record.metrics,
-            ..imported(
+            ..NewVersion::imported(
                 found.adapter,
                 base,
                 Some(note.or(record.note).map_or(was.clone(), |it| format!("{it} ({was})"))),
@@ -108,19 +108,5 @@ impl Registry {
                 "snapshot": version.snapshot, "run": run, "parents": parents,
             }),
         })
-    }
-}
-
-/// A child of the base model of which nothing else is known.
-fn imported(adapter: autoglm_domain::Adapter, base: ContentHash, note: Option<String>) -> NewVersion {
-    NewVersion {
-        adapter,
-        parent: VersionNumber::BASE,
-        run: None,
-        base,
-        snapshot: None,
-        hyper: None,
-        metrics: Default::default(),
-        note,
     }
 }

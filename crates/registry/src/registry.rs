@@ -40,6 +40,22 @@ pub struct NewVersion {
     pub note: Option<String>,
 }
 
+impl NewVersion {
+    /// A child of the base model of which nothing else is known.
+    pub(crate) fn imported(adapter: Adapter, base: ContentHash, note: Option<String>) -> Self {
+        Self {
+            adapter,
+            parent: VersionNumber::BASE,
+            run: None,
+            base,
+            snapshot: None,
+            hyper: None,
+            metrics: BTreeMap::new(),
+            note,
+        }
+    }
+}
+
 /// A version with the names that point at it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VersionView {
@@ -394,17 +410,7 @@ impl Registry {
         note: Option<String>,
     ) -> Result<ModelVersion> {
         let adapter = read_folder(folder, &self.limits).await?;
-        self.register(NewVersion {
-            adapter,
-            parent: VersionNumber::BASE,
-            run: None,
-            base,
-            snapshot: None,
-            hyper: None,
-            metrics: BTreeMap::new(),
-            note,
-        })
-        .await
+        self.register(NewVersion::imported(adapter, base, note)).await
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Clock, Result, Store};
+use autoglm_domain::{Clock, Cursor, Cursors, Result, Store};
 
 use crate::{
     Config, HookConfig, Secret, WebhookError,
@@ -15,19 +15,6 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// Events that are read at a time.
 const PAGE: usize = 500;
-
-/// Port: how far each follower of the journal is, kept over restarts.
-#[async_trait::async_trait]
-pub trait Cursors: Send + Sync {
-    /// Position of the latest event; 0 when there is none.
-    async fn last_seq(&self) -> Result<i64>;
-
-    /// Position of the last event that `follower` is done with; `None` where it never followed.
-    async fn load(&self, follower: &str) -> Result<Option<i64>>;
-
-    /// Keeps a position; durable when it returns.
-    async fn save(&self, follower: &str, seq: i64) -> Result<()>;
-}
 
 /// Follows the journal for one hook.
 pub struct Follower {
@@ -92,11 +79,11 @@ impl Follower {
         let cursor = format!("webhook-{}", self.name);
         let mut seq = match *at {
             Some(seq) => seq,
-            None => match self.cursors.load(&cursor).await? {
-                Some(seq) => seq,
+            None => match self.cursors.cursor(&cursor).await? {
+                Some(kept) => kept.seq,
                 None => {
                     let seq = self.cursors.last_seq().await?;
-                    self.cursors.save(&cursor, seq).await?;
+                    self.cursors.set_cursor(&cursor, Cursor::at(seq)).await?;
                     seq
                 }
             },
@@ -109,11 +96,11 @@ impl Follower {
             let Some(notice) = notice(recorded).filter(|notice| self.wants(notice)) else { continue };
             self.deliver(&notice).await;
             // Each on its own: what was taken is not sent again by the next process.
-            self.cursors.save(&cursor, notice.seq).await?;
+            self.cursors.set_cursor(&cursor, Cursor::at(notice.seq)).await?;
             (seq, *at) = (notice.seq, Some(notice.seq));
         }
         if last > seq {
-            self.cursors.save(&cursor, last).await?;
+            self.cursors.set_cursor(&cursor, Cursor::at(last)).await?;
         }
         *at = Some(last);
         Ok(full)

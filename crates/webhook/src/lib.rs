@@ -24,7 +24,7 @@ mod notice;
 pub use backoff::Backoff;
 pub use config::{Config, GateConfig, HookConfig, InboundConfig};
 pub use error::{Result, WebhookError};
-pub use follow::{Cursors, Follower};
+pub use follow::Follower;
 pub use gates::Gates;
 pub use inbound::Inbound;
 pub use notice::NoticeKind;

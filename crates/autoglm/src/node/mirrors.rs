@@ -13,28 +13,22 @@ use crate::{database::Database, settings::Settings};
 pub(crate) struct Mirrors {
     mirrors: Vec<Arc<dyn Mirror>>,
     cursors: Arc<dyn Cursors>,
-    leaders_cursors: Arc<dyn Cursors>,
     board: Arc<Board>,
 }
 
 impl Mirrors {
     /// What the settings name. No broker and no bucket is asked for anything yet.
     pub(super) fn open(settings: &Settings, database: &Database) -> Result<Self> {
-        Ok(Self {
-            mirrors: named(settings, database)?,
-            cursors: database.cursors(),
-            leaders_cursors: database.leaders_cursors(),
-            board: Arc::default(),
-        })
+        Ok(Self { mirrors: named(settings, database)?, cursors: database.cursors(), board: Arc::default() })
     }
 
     /// Feeds every mirror, and takes in what comes from elsewhere, for as long as `tasks` are there.
     pub(super) fn feed(parts: &Arc<Parts>, tasks: &mut JoinSet<()>) -> Result<()> {
-        let Self { mirrors, leaders_cursors, board, .. } = &parts.mirrors;
+        let Self { mirrors, board, .. } = &parts.mirrors;
         for mirror in mirrors {
             let [.., a, b, c, d, e, f, g, h] = *SystemIds.next_uuid().as_bytes();
             let seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-            let (mirror, cursors) = (Arc::clone(mirror), Arc::clone(leaders_cursors));
+            let (mirror, cursors) = (Arc::clone(mirror), Arc::clone(&parts.cursors));
             tasks.spawn(Feed::new(mirror, cursors, Arc::clone(board), Arc::clone(&parts.clock), seed).run());
         }
         ingest(parts, tasks)

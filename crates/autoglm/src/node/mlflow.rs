@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Alias, Error, Event, Result};
+use autoglm_domain::{Alias, Cursor, Error, Event, Result};
 use autoglm_gateway::{Admin as _, Promotion};
 use autoglm_mlflow::{Mlflow, MovedThere};
 use autoglm_webhook::Backoff;
@@ -41,14 +41,19 @@ pub(super) async fn mirror(parts: Arc<Parts>, mlflow: Arc<Mlflow>) {
 
 /// Pushes a page of the journal; whether there may be more.
 async fn push(parts: &Parts, mlflow: &Mlflow) -> Result<bool> {
-    let seq = parts.cursors.load(NAME).await?.unwrap_or(0);
+    let seq = pushed(parts).await?;
     let page = parts.store.events_after(seq, PAGE).await?;
     let Some(last) = page.last().map(|recorded| recorded.seq) else { return Ok(false) };
     for recorded in &page {
         mlflow.push(&recorded.event).await?;
     }
-    parts.cursors.save(NAME, last).await?;
+    parts.cursors.set_cursor(NAME, Cursor::at(last)).await?;
     Ok(page.len() == PAGE)
+}
+
+/// Position of the last event that is in MLflow.
+async fn pushed(parts: &Parts) -> Result<i64> {
+    Ok(parts.cursors.cursor(NAME).await?.unwrap_or_default().seq)
 }
 
 /// Looks now and then whether the alias that is followed was moved in MLflow, and moves ours, until the task is dropped.
@@ -68,7 +73,7 @@ pub(super) async fn follow(parts: Arc<Parts>, mlflow: Arc<Mlflow>) {
 
 async fn look(parts: &Arc<Parts>, mlflow: &Mlflow, alias: &Alias) -> Result<()> {
     // What of ours is not there yet would look like a move of somebody else's back to where it was.
-    let seq = parts.cursors.load(NAME).await?.unwrap_or(0);
+    let seq = pushed(parts).await?;
     let unpushed = parts.store.events_after(seq, PAGE).await?;
     let moves = |event: &Event| matches!(event, Event::AliasMoved(step) if step.alias == *alias);
     if unpushed.len() == PAGE || unpushed.iter().any(|recorded| moves(&recorded.event)) {

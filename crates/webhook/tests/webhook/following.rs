@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Clock, ManualClock, Store, Timestamp};
-use autoglm_webhook::{Config, Cursors, Follower, HookConfig, NoticeKind};
+use autoglm_domain::{Clock, Cursor, Cursors, ManualClock, Store, Timestamp};
+use autoglm_webhook::{Config, Follower, HookConfig, NoticeKind};
 use tokio::task::JoinHandle;
 
 use crate::receiver::{Journal, Receiver, SecretFile};
@@ -39,7 +39,7 @@ impl World {
             ..Config::default()
         };
         let store: Arc<dyn Store> = self.journal.store.clone();
-        let cursors: Arc<dyn Cursors> = self.journal.clone();
+        let cursors: Arc<dyn Cursors> = self.journal.store.clone();
         let clock: Arc<dyn Clock> = self.clock.clone();
         let mut all = Follower::all(&config, &store, &cursors, &clock, 7).unwrap();
         let follower = all.pop().unwrap();
@@ -48,7 +48,7 @@ impl World {
 
     /// Waits until the hook begins to hear.
     async fn begun(&self) {
-        while self.journal.cursors.lock().is_empty() {
+        while self.journal.store.cursors().await.unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -117,7 +117,7 @@ async fn what_nobody_asked_for_or_what_is_old_is_left_out() {
     let world = World::new().await;
     let receiver = Receiver::default();
     let (address, _serving) = receiver.start(None).await;
-    world.journal.cursors.lock().insert("webhook-a".into(), 0);
+    world.journal.store.set_cursor("webhook-a", Cursor::at(0)).await.unwrap();
     world.journal.promote(0, 1, NOW - 61_000).await;
     world.journal.promote(1, 2, NOW - 59_000).await;
     let following = world.follow(&address, vec![NoticeKind::Promoted]);

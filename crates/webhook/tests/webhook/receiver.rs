@@ -1,7 +1,7 @@
 //! A receiver on a port of its own, and what there is to tell it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     path::PathBuf,
     sync::{
         Arc,
@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use autoglm_domain::{Alias, AliasMove, Event, Result, Store, Timestamp, VersionNumber};
+use autoglm_domain::{Alias, AliasMove, Event, Store, Timestamp, VersionNumber};
 use autoglm_doubles::MemoryStore;
-use autoglm_webhook::{Cursors, Secret, verify};
+use autoglm_webhook::{Secret, verify};
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -126,21 +126,6 @@ impl Drop for SecretFile {
 #[derive(Default)]
 pub(crate) struct Journal {
     pub(crate) store: Arc<MemoryStore>,
-    pub(crate) cursors: Mutex<BTreeMap<String, i64>>,
-}
-
-#[async_trait::async_trait]
-impl Cursors for Journal {
-    async fn last_seq(&self) -> Result<i64> {
-        Ok(self.store.events().len() as i64)
-    }
-    async fn load(&self, follower: &str) -> Result<Option<i64>> {
-        Ok(self.cursors.lock().get(follower).copied())
-    }
-    async fn save(&self, follower: &str, seq: i64) -> Result<()> {
-        self.cursors.lock().insert(follower.to_owned(), seq);
-        Ok(())
-    }
 }
 
 impl Journal {
