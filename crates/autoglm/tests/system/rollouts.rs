@@ -36,9 +36,13 @@ thumb_down_rate = { role = "off", difference = 0.05 }
 
 /// An answer of the weights to the first turn of `session`, told what is right: its id and the version that gave it.
 async fn ask(server: &Server, session: &str, right: &str) -> (String, String) {
+    ask_with(server, session, json!({"reference": right})).await
+}
+
+async fn ask_with(server: &Server, session: &str, metadata: Value) -> (String, String) {
     let body = json!({
         "model": "champion", "messages": [{"role": "user", "content": format!("what is it, {session}")}],
-        "metadata": {"reference": right}, "max_tokens": 8, "autoglm": {"recall": "off"},
+        "metadata": metadata, "max_tokens": 8, "autoglm": {"recall": "off"},
     });
     let answer = server.order("/v1/chat/completions", body).await;
     let version = answer["choices"][0]["autoglm"]["version"].as_str().unwrap().to_owned();
@@ -68,7 +72,6 @@ fn now_ms() -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "in two runs of three the leader came to no decision on what the other server answered: an open fault"]
 async fn both_servers_split_the_traffic_and_leave_a_bad_candidate_at_once() {
     let Some(postgres) = PostgresServer::start() else { return };
     let upstream = words::start().await;
@@ -131,20 +134,21 @@ async fn both_servers_split_the_traffic_and_leave_a_bad_candidate_at_once() {
         pairs.iter().filter(|pair| of_the_other.iter().any(|id| pair["interaction"] == id.as_str())).count();
     assert!(from_the_other > 0 && from_the_other < pairs.len(), "{from_the_other} of {}", pairs.len());
 
-    // In the canary a session has one version, whichever server it comes to.
+    // In the canary a session has one version, whichever server it comes to. Nobody says yet what is right: what a stage has
+    // shown of one truth would stand against the other.
     tokio::time::sleep(Duration::from_millis(600)).await;
     let mut heard = Vec::new();
     for n in 0..20 {
         let session = format!("session {n}");
-        let at_one = ask(&one, &session, WORDS[1]).await.1;
-        assert_eq!(ask(&other, &session, WORDS[1]).await.1, at_one, "{session}");
+        let at_one = ask_with(&one, &session, json!({})).await.1;
+        assert_eq!(ask_with(&other, &session, json!({})).await.1, at_one, "{session}");
         if at_one == "v2" {
             heard.push(session);
         }
     }
     assert!((1..20).contains(&heard.len()), "{heard:?}");
 
-    // Now the other word is right. Only the follower is asked, and the leader decides on what it answered.
+    // Now it is said, and the other word is right. Only the follower is asked, and the leader decides on what it answered.
     let begin = Instant::now();
     let (mut last_bad, mut after) = (0, 0);
     for n in 0.. {
@@ -154,8 +158,6 @@ async fn both_servers_split_the_traffic_and_leave_a_bad_candidate_at_once() {
             last_bad = sent;
         }
         ask(&other, &unheard, WORDS[0]).await;
-        // Answers that are not assessed in time count without their accuracy: no more than the leader can judge.
-        tokio::time::sleep(Duration::from_millis(25)).await;
         assert!(begin.elapsed() < PATIENCE, "{}", one.log());
         // A while beyond the decision, for those that come late.
         after += usize::from(current(&one).await["state"] == "decided");
