@@ -101,7 +101,8 @@ impl Panels for Bf16Tiles<'_> {
     }
 }
 
-/// The fetches of a step, as [`super::panels::fetch`] does them: 16 lines, half of each, `$ahead` bytes behind `w`.
+/// The fetches of a step, as [`super::panels::fetch`] does them: half of each of its 16 lines, `$ahead` bytes behind `w`; none
+/// where that is 0. `$after` is a label of its own.
 macro_rules! fetch_halves {
     ($ahead:literal, $after:literal) => {
         concat!(
@@ -109,60 +110,18 @@ macro_rules! fetch_halves {
             $ahead,
             "}, {",
             $ahead,
-            "}\n",
-            "jz ",
+            "}\njz ",
             $after,
             "f\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "}]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 128]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 256]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 384]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 512]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 640]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 768]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 896]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 1024]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 1152]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 1280]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 1408]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 1536]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 1664]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 1792]\n",
-            "prefetcht1 [{w} + {",
-            $ahead,
-            "} + 1920]\n",
+            concat!(
+                ".irp line,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n",
+                "prefetcht1 [{w} + {",
+                $ahead,
+                "} + 128*\\line]\n",
+                ".endr\n",
+            ),
             $after,
-            ":",
+            ":"
         )
     };
 }
