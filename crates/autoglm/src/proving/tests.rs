@@ -322,8 +322,9 @@ async fn a_bandit_leaves_out_what_cannot_be_best_and_stops_with_the_best() {
     assert_eq!(best, Some(versions[1]), "{}", test.reason);
     let standing: Vec<bool> = test.found.iter().map(|arm| arm.is_in).collect();
     assert_eq!(standing, [false, false, true], "{:?}", test.found);
-    // The last answers are all of the arm that was left, while it gathered what it needs to be named.
-    let last = &answered[answered.len() - 10..];
+    // The last answers are all of the arm that was left, while it gathered what it needs to be named; but for the very
+    // last, which may have been asked after the end that it then found, of the champion.
+    let last = &answered[answered.len() - 11..answered.len() - 1];
     assert!(last.iter().all(|version| *version == versions[1]), "{answered:?}");
     assert!(answered.contains(&VersionNumber::BASE) && answered.contains(&versions[0]), "{answered:?}");
     host.close().await.unwrap();
