@@ -51,8 +51,12 @@ pub(crate) fn multiply_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 /// result is flushed to 0 within rounding, above 88.7 it saturates near the largest float.
 #[inline(always)]
 pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
+    /// Added to a number of less than 22 bits it leaves no place for a fraction: the sum is rounded to the nearest integer,
+    /// which stands in its lowest bits. A cast to an integer, which saturates, would not vectorise.
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
     let x = x.clamp(-87.336_54, 88.376_26);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = multiply_add::<FMA>(n, -0.693_359_4, x);
     let r = multiply_add::<FMA>(n, 2.121_944_4e-4, r);
     let mut p = 1.987_569_2e-4;
@@ -63,7 +67,7 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     p = multiply_add::<FMA>(p, r, 0.5);
     let e = multiply_add::<FMA>(p * r, r, r) + 1.0;
     // 2^n by the exponent bits: n is within -126..=127 after the clamp.
-    e * f32::from_bits(((n as i32 + 127) << 23) as u32)
+    e * f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 #[cfg(test)]
