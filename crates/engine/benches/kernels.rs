@@ -18,7 +18,8 @@ mod kernels;
 
 use kernels::{
     AttentionShape, CachedSequence, KvPage, Mat, MatMut, Matrix, PAGE_TOKENS, Q4Panels, Q8Panels, Threads,
-    attention_backward, attention_forward, attention_over_pages, matmul, rms_norm, swiglu, swiglu_backward,
+    WeightFormat, attention_backward, attention_forward, attention_over_pages, matmul, rms_norm, swiglu,
+    swiglu_backward,
 };
 
 #[global_allocator]
@@ -84,6 +85,19 @@ fn product_of_many_rows<const ROWS: usize>(bencher: Bencher<'_, '_>, format: &st
     });
 }
 
+/// Rows of a prompt times the down projection, whose input is wide.
+#[divan::bench(args = ["f32", "bf16"])]
+fn product_of_many_wide_rows(bencher: Bencher<'_, '_>, format: &str) {
+    const ROWS: usize = 512;
+    let (x, values) = (values(ROWS * WIDTH), values(WIDTH * HIDDEN));
+    let format = if format == "f32" { WeightFormat::F32 } else { WeightFormat::Bf16 };
+    let matrix = Matrix::new(&values, HIDDEN, WIDTH, format);
+    let mut y = vec![0.0; ROWS * HIDDEN];
+    bencher.counter(ItemsCount::new(ROWS * HIDDEN * WIDTH)).bench_local(|| {
+        matrix.multiply(&mut y, &x, Threads::All);
+    });
+}
+
 /// The way back of a training step.
 #[divan::bench(args = ["f32", "bf16", "q8_0", "q4_K"])]
 fn product_back_of_1024_rows(bencher: Bencher<'_, '_>, format: &str) {
@@ -133,11 +147,11 @@ fn swiglu_backward_of_512_rows(bencher: Bencher<'_, '_>) {
         .bench_local(|| swiglu_backward(&mut d_gate_up, &dy, black_box(&gate_up), WIDTH));
 }
 
-fn pages(tokens: usize) -> Vec<Arc<KvPage>> {
+fn pages(tokens: usize, format: WeightFormat) -> Vec<Arc<KvPage>> {
     let rows = values(tokens * SHAPE.kv_width());
     rows.chunks(PAGE_TOKENS * SHAPE.kv_width())
         .map(|rows| {
-            let mut page = KvPage::new(1, SHAPE);
+            let mut page = KvPage::new(1, SHAPE, format);
             for (slot, row) in rows.chunks(SHAPE.kv_width()).enumerate() {
                 page.write(0, slot, row, row);
             }
@@ -147,9 +161,10 @@ fn pages(tokens: usize) -> Vec<Arc<KvPage>> {
 }
 
 /// New tokens over the pages of all: one that is decoded, and a whole prompt.
-#[divan::bench(args = [(1, 128), (1, 1024), (512, 512)])]
-fn attention_of_new_and_all_tokens(bencher: Bencher<'_, '_>, (new, total): (usize, usize)) {
-    let (qkv, pages) = (values(new * SHAPE.qkv_width()), pages(total));
+#[divan::bench(args = [("f32", 1, 128), ("f32", 1, 1024), ("f32", 512, 512), ("bf16", 1, 128), ("bf16", 1, 1024), ("bf16", 512, 512)])]
+fn attention_of_new_and_all_tokens(bencher: Bencher<'_, '_>, (format, new, total): (&str, usize, usize)) {
+    let format = if format == "f32" { WeightFormat::F32 } else { WeightFormat::Bf16 };
+    let (qkv, pages) = (values(new * SHAPE.qkv_width()), pages(total, format));
     let (mut out, mut work) = (vec![0.0; new * SHAPE.query_width()], vec![0.0; new * SHAPE.query_width()]);
     let sequences = [CachedSequence { pages: &pages, total, new }];
     bencher.counter(BytesCount::new(8 * total * SHAPE.kv_width())).bench_local(|| {

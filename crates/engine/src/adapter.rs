@@ -187,15 +187,15 @@ impl LayerChange {
     }
 }
 
-/// All that a version changes in the base model.
+/// All that a version changes in the base model, with layers as they are trained or in another form.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct AdapterWeights {
+pub(crate) struct AdapterWeights<L = LayerChange> {
     pub(crate) scale: f32,
     /// The numerator of `scale`, as it is written.
     pub(crate) alpha: f32,
     /// Whether `scale` is `alpha / √rank` rather than `alpha / rank`.
     pub(crate) stabilised: bool,
-    pub(crate) layers: Vec<LayerChange>,
+    pub(crate) layers: Vec<L>,
     pub(crate) embed: Option<Vec<f32>>, // [vocab, hidden]
     pub(crate) norm: Option<Vec<f32>>,  // [hidden]
 }

@@ -13,10 +13,10 @@ use crate::{
     adapter::{AdapterWeights, LayerChange, Slot},
     gguf,
     kernels::{
-        AttentionShape, CachedSequence, KvPage, Matrix, PAGE_TOKENS, RotaryTable, Threads, add_assign,
-        attention_over_pages, rms_norm, rotate, swiglu,
+        AttentionShape, CachedSequence, Gated, KvPage, Matrix, PAGE_TOKENS, PANEL, RotaryTable, Threads,
+        add_assign, attention_over_pages, rms_norm, rotate, share_rows, swiglu,
     },
-    resident::{ResidentAdapter, ResidentLayer},
+    resident::{GatedChange, ResidentAdapter, ResidentLayer},
     rope::rope_frequencies,
     scratch::{Buffer, Scratch},
     weights::{BaseWeights, LayerWeights, Linear},
@@ -171,11 +171,6 @@ impl Model {
         crate::peft::write(self, &weights)
     }
 
-    /// Lays out an adapter of this model as a step computes with it.
-    pub(crate) fn resident(&self, weights: AdapterWeights) -> ResidentAdapter {
-        ResidentAdapter::new(weights, self.weights.embed.matrix.format(), self.config.hidden_size)
-    }
-
     pub(crate) fn attention_shape(&self) -> AttentionShape {
         AttentionShape {
             heads: self.config.num_heads,
@@ -195,7 +190,12 @@ impl Model {
     }
 
     fn new_page(&self) -> KvPage {
-        KvPage::new(self.config.num_layers, self.attention_shape())
+        let format = self
+            .weights
+            .layers
+            .first()
+            .map_or_else(WeightFormat::default, |layer| layer.qkv.weight.matrix.format());
+        KvPage::new(self.config.num_layers, self.attention_shape(), format)
     }
 
     /// Runs the new tokens of every sequence through the model, appending to the caches; where a cache has no
@@ -311,9 +311,7 @@ impl Model {
         norm_groups(&mut normed, x, groups, eps, hidden, |group| {
             group.norms(layer).and_then(|change| change.post_norm.as_deref()).unwrap_or(&weights.post_norm)
         });
-        let gate_up = self.linear(&normed, &weights.gate_up, groups, layer, Slot::GateUp);
-        let mut activated = self.scratch.take(rows * self.config.intermediate_size);
-        swiglu(&mut activated, &gate_up, self.config.intermediate_size);
+        let activated = self.feed_forward(&normed, &weights.gate_up, groups, layer);
         let branch = self.linear(&activated, &weights.down, groups, layer, Slot::Down);
         self.add_branch(x, branch, weights.mlp_out_norm.as_deref(), groups, |group| {
             group.norms(layer).and_then(|change| change.mlp_out_norm.as_deref())
@@ -330,11 +328,14 @@ impl Model {
         groups: &'a [Group<'a>],
         changed: impl Fn(&'a Group<'a>) -> Option<&'a [f32]>,
     ) {
-        let Some(norm) = norm else { return add_assign(x, &branch) };
-        let mut normed = self.scratch.take(branch.len());
         let (eps, hidden) = (self.config.rms_norm_eps, self.config.hidden_size);
+        let add = |x: &mut [f32], branch: &[f32]| {
+            share_rows(x, hidden, |first, x| add_assign(x, &branch[first * hidden..][..x.len()]));
+        };
+        let Some(norm) = norm else { return add(x, &branch) };
+        let mut normed = self.scratch.take(branch.len());
         norm_groups(&mut normed, &branch, groups, eps, hidden, |group| changed(group).unwrap_or(norm));
-        add_assign(x, &normed);
+        add(x, &normed);
     }
 
     /// `y = x Wᵀ + b`, with each group's low-rank change.
@@ -364,9 +365,53 @@ impl Model {
             }
         }
         if let Some(bias) = &base.bias {
-            y.chunks_exact_mut(base.d_out).for_each(|row| add_assign(row, bias));
+            share_rows(&mut y, base.d_out, |_, rows| {
+                rows.chunks_exact_mut(base.d_out).for_each(|row| add_assign(row, bias));
+            });
         }
         y
+    }
+
+    /// Gate, up and SwiGLU: `[rows, intermediate_size]`.
+    fn feed_forward(&self, x: &[f32], gate_up: &Linear, groups: &[Group<'_>], layer: usize) -> Buffer<'_> {
+        let (d_in, width, matrix) = (gate_up.d_in, self.config.intermediate_size, &gate_up.weight.matrix);
+        let rows = x.len() / d_in;
+        let mut activated = self.scratch.take(rows * width);
+        if let Some(changes) = self.gated_changes(x, gate_up, groups, layer) {
+            let adjust = |gated: Gated<'_>| adjust(gated, &changes);
+            matrix.multiply_gated(&mut activated, x, adjust, Threads::All);
+        } else {
+            let gate_up = self.linear(x, gate_up, groups, layer, Slot::GateUp);
+            swiglu(&mut activated, &gate_up, width);
+        }
+        activated
+    }
+
+    /// What the groups change where gate, up and SwiGLU are best computed as one; `None` where they are not, as with many
+    /// groups of few rows.
+    fn gated_changes<'a>(
+        &'a self,
+        x: &[f32],
+        gate_up: &Linear,
+        groups: &'a [Group<'_>],
+        layer: usize,
+    ) -> Option<Vec<(Range<usize>, GatedChange<'a>)>> {
+        /// Rows a group from which its change is worth the way through one panel after another.
+        const MANY_ROWS: usize = 32;
+        let rows = x.len() / gate_up.d_in;
+        if gate_up.bias.is_some() || !gate_up.weight.matrix.is_gated(rows) || groups.len() * MANY_ROWS > rows
+        {
+            return None;
+        }
+        let changed = groups.iter().filter_map(|group| {
+            let change = group.layer(layer)?.slot(Slot::GateUp);
+            (!change.is_empty()).then_some((group.rows.clone(), change))
+        });
+        let gated = changed.map(|(rows, change)| {
+            let x = &x[rows.start * gate_up.d_in..rows.end * gate_up.d_in];
+            Some((rows, change.gated(self.config.intermediate_size, x, &self.scratch)?))
+        });
+        gated.collect()
     }
 
     /// RMSNorm of every query and key head, where the family has it.
@@ -495,6 +540,20 @@ fn same(a: Option<&ResidentAdapter>, b: Option<&ResidentAdapter>) -> bool {
     }
 }
 
+/// Adds to sums of gate and up what is changed for their rows.
+fn adjust(gated: Gated<'_>, changes: &[(Range<usize>, GatedChange<'_>)]) {
+    let Gated { first, panels, sums } = gated;
+    let stride = 2 * panels.len() * PANEL;
+    let end = first + sums.len() / stride;
+    for (rows, change) in changes {
+        let (from, to) = (rows.start.max(first), rows.end.min(end));
+        if from < to {
+            let sums = &mut sums[(from - first) * stride..(to - first) * stride];
+            change.add(sums, from - rows.start..to - rows.start, panels.clone());
+        }
+    }
+}
+
 /// RMSNorm of each group's rows with the group's scale.
 fn norm_groups<'a>(
     y: &mut [f32],
@@ -506,7 +565,10 @@ fn norm_groups<'a>(
 ) {
     for group in groups {
         let range = group.rows.start * width..group.rows.end * width;
-        rms_norm(&mut y[range.clone()], &x[range], scale(group), eps);
+        let (x, scale) = (&x[range.clone()], scale(group));
+        share_rows(&mut y[range], width, |first, y| {
+            rms_norm(y, &x[first * width..][..y.len()], scale, eps);
+        });
     }
 }
 
@@ -560,7 +622,7 @@ impl Decoder for Model {
     }
 
     fn load_adapter(&self, adapter: &Adapter) -> Result<ResidentAdapter> {
-        Ok(self.resident(crate::peft::read(self, adapter)?))
+        ResidentAdapter::read(self, adapter)
     }
 
     fn vocab_size(&self) -> usize {

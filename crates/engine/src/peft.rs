@@ -44,7 +44,18 @@ const PREFIX: &str = "base_model.model.";
 /// `Adapter` when a file is not what it should be, a key that is on changes the arithmetic in a way that is not
 /// computed here, a tensor has no place in the model, has the wrong shape, or holds a value that is not finite.
 pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
+    read_as(model, adapter, |layer, _| layer)
+}
+
+/// As [`read`], with each layer and the scale of its low-rank matrices turned by `lay_out` before the next one is read: the
+/// memory that a layer is read into is used again for the next.
+pub(crate) fn read_as<L>(
+    model: &Model,
+    adapter: &Adapter,
+    lay_out: impl Fn(LayerChange, f32) -> L,
+) -> Result<AdapterWeights<L>> {
     let config = Config::parse(&adapter.config, model.config())?;
+    let scale = lora_scale(config.alpha, config.rank, config.stabilised);
     let tensors =
         read_safetensors(&adapter.weights, "adapter_model.safetensors").map_err(as_adapter_error)?;
     let mut tensors: HashMap<String, Floats<'_>> = tensors
@@ -84,7 +95,7 @@ pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
             layer.mlp_out_norm =
                 take(&mut tensors, &format!("{prefix}.post_mlp_layernorm.weight"), &[hidden])?;
         }
-        layers.push(layer);
+        layers.push(lay_out(layer, scale));
     }
     let embed = take(
         &mut tensors,
@@ -108,8 +119,7 @@ pub(crate) fn read(model: &Model, adapter: &Adapter) -> Result<AdapterWeights> {
     match tensors.keys().min() {
         Some(name) => Err(EngineError::Adapter(format!("`{name}` has no place in this model"))),
         None => {
-            let Config { rank, alpha, stabilised, .. } = config;
-            let scale = lora_scale(alpha, rank, stabilised);
+            let Config { alpha, stabilised, .. } = config;
             Ok(AdapterWeights { scale, alpha, stabilised, layers, embed, norm })
         }
     }

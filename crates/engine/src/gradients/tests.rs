@@ -296,7 +296,7 @@ fn serve_and_train(model: &Model) {
     for (tensor, _) in adapter.tensors_mut() {
         tensor.iter_mut().for_each(|value| *value += random.random_range(-0.2..0.2));
     }
-    let resident = model.resident(adapter.clone());
+    let resident = crate::resident::ResidentAdapter::new(adapter.clone(), model);
     let tokens = [3, 9, 14, 2, 7, 21, 4];
     let mut cache = model.new_cache();
     let mut other = model.new_cache();

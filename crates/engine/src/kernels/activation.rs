@@ -1,28 +1,18 @@
 //! SwiGLU (Shazeer 2020) and plain vector sums.
 
-use rayon::prelude::*;
+use super::{
+    dispatch::{exp, multiply_add, vectorized},
+    rows::share_rows,
+};
 
-use super::dispatch::{exp, multiply_add, vectorized};
-
-/// Values below which a second thread costs more than it brings.
-const WORTH_A_THREAD: usize = 1 << 16;
-
-/// Values of the rows that a thread takes at once.
-const SHARED: usize = 1 << 15;
-
-/// `y = silu(gate) ∘ up` from rows `[gate | up]`: `[rows, 2 width] -> [rows, width]`. Many rows are shared out over the
-/// current pool, for they wait for memory.
+/// `y = silu(gate) ∘ up` from rows `[gate | up]`: `[rows, 2 width] -> [rows, width]`.
 pub(crate) fn swiglu(y: &mut [f32], gate_up: &[f32], width: usize) {
-    if y.len() < WORTH_A_THREAD || width == 0 {
-        return swiglu_rows(y, gate_up, width);
-    }
-    let rows = (SHARED / width).max(1);
-    let parts = y.par_chunks_mut(rows * width).zip(gate_up.par_chunks(2 * rows * width));
-    parts.for_each(|(y, gate_up)| swiglu_rows(y, gate_up, width));
+    share_rows(y, width, |first, y| swiglu_rows(y, &gate_up[2 * first * width..], width));
 }
 
 vectorized! {
-    fn swiglu_rows(y: &mut [f32], gate_up: &[f32], width: usize) {
+    /// As [`swiglu`], on this thread.
+    pub(super) fn swiglu_rows(y: &mut [f32], gate_up: &[f32], width: usize) {
         for (y, row) in y.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width)) {
             let (gate, up) = row.split_at(width);
             for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {

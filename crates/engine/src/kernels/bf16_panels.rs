@@ -122,7 +122,8 @@ impl Panels for Bf16Panels {
     }
 
     fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, cpu: Cpu) {
-        let Pass { rows, panel, steps, ahead } = pass;
+        let Pass { rows, panel, steps, next } = pass;
+        let ahead = next.halves();
         let lines = &self.panel(panel)[steps.clone()];
         let packed = &packed[steps.start * rows..steps.end * rows];
         #[cfg(target_arch = "x86_64")]

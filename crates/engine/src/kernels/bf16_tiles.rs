@@ -9,12 +9,13 @@ use std::arch::asm;
 use super::{
     Bf16Panels, Cpu,
     bf16_panels::{STEP_LINES, join},
-    panels::{Ahead, CACHE_LINE, PANEL, Panels, Pass, Tile},
+    out::Sums,
+    panels::{PANEL, Panels, Pass, Tile},
     tiles::TileSession,
 };
 
 /// Rows of a tile.
-const ROWS: usize = 16;
+pub(super) const ROWS: usize = 16;
 
 /// Inputs that one product of tiles covers.
 const DEPTH: usize = 2 * STEP_LINES;
@@ -73,27 +74,23 @@ impl Panels for Bf16Tiles<'_> {
     }
 
     fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, _: Cpu) {
-        let Pass { panel, steps, ahead, .. } = pass;
-        let lines = self.0.panel(panel);
-        let lines = &lines[steps.start * STEP_LINES..lines.len().min(steps.end * STEP_LINES)];
-        let group = self.packed_width() * ROWS;
-        let part = |of: &[u32]| of[steps.start * TILE..steps.end * TILE].as_ptr();
-        let (first, second) = packed.split_at(group);
-        if steps.is_empty() {
-            return;
-        }
         assert!(tile.len() >= 2 * ROWS, "a tile has 32 rows");
-        let (sums, weights) = (tile.as_mut_ptr().cast::<f32>(), lines.as_ptr().cast::<u8>());
-        // SAFETY: the processor has tiles, for these panels are made only there, and the caller has begun a session. The
-        // slices were cut to the same steps, and 32 rows of 32 sums were checked.
-        #[allow(unsafe_code, reason = "calls a function that takes pointers")]
+        let sums = Sums { at: tile.as_mut_ptr().cast(), stride: PANEL, keep: true };
+        // SAFETY: the tile has as many rows as can be packed.
+        #[allow(unsafe_code, reason = "calls a function that takes a pointer")]
         unsafe {
-            if second.is_empty() {
-                sixteen_rows(sums, part(first), weights, steps.len(), ahead);
-            } else {
-                thirty_two_rows(sums, [part(first), part(second)], weights, steps.len(), ahead);
-            }
+            self.multiply(sums, packed, &pass);
         }
+    }
+
+    #[allow(unsafe_code, reason = "sums are rows of a larger matrix")]
+    unsafe fn straight(&self, sums: Sums, packed: &[u32], pass: &Pass) -> bool {
+        let whole = pass.rows.is_multiple_of(ROWS);
+        if whole {
+            // SAFETY: the caller's promise; whole tiles are packed.
+            unsafe { self.multiply(sums, packed, pass) };
+        }
+        whole
     }
 
     fn block(&self, panel: usize, columns: usize) -> [[f32; PANEL]; PANEL] {
@@ -101,50 +98,137 @@ impl Panels for Bf16Tiles<'_> {
     }
 }
 
-/// The fetches of a step, as [`super::panels::fetch`] does them: half of each of its 16 lines, `$ahead` bytes behind `w`; none
-/// where that is 0. `$after` is a label of its own.
-macro_rules! fetch_halves {
-    ($ahead:literal, $after:literal) => {
+impl Bf16Tiles<'_> {
+    /// Adds to the sums, or writes them.
+    ///
+    /// # Safety
+    /// They are as many rows as are packed, to whole tiles, and nobody else reads or writes them meanwhile.
+    #[allow(unsafe_code, reason = "calls functions that take pointers")]
+    unsafe fn multiply(&self, sums: Sums, packed: &[u32], pass: &Pass) {
+        let steps = pass.steps.clone();
+        let lines = self.0.panel(pass.panel);
+        let lines = &lines[steps.start * STEP_LINES..lines.len().min(steps.end * STEP_LINES)];
+        let (first, second) = packed.split_at(self.packed_width() * ROWS);
+        let part = |of: &[u32]| of[steps.start * TILE..steps.end * TILE].as_ptr();
+        if steps.is_empty() {
+            return;
+        }
+        let w = lines.as_ptr().cast::<u8>();
+        let (ahead, lines) = pass.next.lines(steps.len() * STEP_BYTES, steps.len());
+        let fetch = Fetch { at: w.wrapping_add(ahead), lines };
+        // SAFETY: the processor has tiles, for these panels are made only there, and the caller has begun a session. The
+        // slices were cut to the same steps, and the caller promises the sums.
+        unsafe {
+            if second.is_empty() {
+                sums.load::<false>();
+                sixteen_rows(part(first), w, steps.len(), fetch);
+                sums.store::<false>();
+            } else {
+                sums.load::<true>();
+                thirty_two_rows([part(first), part(second)], w, steps.len(), fetch);
+                sums.store::<true>();
+            }
+        }
+    }
+}
+
+#[allow(unsafe_code, reason = "instructions that have no stable name")]
+impl Sums {
+    /// 16 rows of sums to tiles 0 and 1, and with `MORE` the next 16 to 2 and 3: what is there, or zeros.
+    ///
+    /// # Safety
+    /// A session is on this thread, and there are as many rows.
+    pub(super) unsafe fn load<const MORE: bool>(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !self.keep {
+                asm!("tilezero tmm0", "tilezero tmm1", options(nostack, nomem));
+                if MORE {
+                    asm!("tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+                }
+                return;
+            }
+            asm!(
+                "tileloadd tmm0, [{at} + {stride}*1]",
+                "tileloadd tmm1, [{at} + {stride}*1 + 64]",
+                at = in(reg) self.at,
+                stride = in(reg) 4 * self.stride,
+                options(nostack, readonly),
+            );
+            if MORE {
+                asm!(
+                    "tileloadd tmm2, [{at} + {stride}*1]",
+                    "tileloadd tmm3, [{at} + {stride}*1 + 64]",
+                    at = in(reg) self.at.add(ROWS * self.stride),
+                    stride = in(reg) 4 * self.stride,
+                    options(nostack, readonly),
+                );
+            }
+        }
+    }
+
+    /// Back from the tiles that [`Sums::load`] filled.
+    ///
+    /// # Safety
+    /// As there.
+    pub(super) unsafe fn store<const MORE: bool>(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!(
+                "tilestored [{at} + {stride}*1], tmm0",
+                "tilestored [{at} + {stride}*1 + 64], tmm1",
+                at = in(reg) self.at,
+                stride = in(reg) 4 * self.stride,
+                options(nostack),
+            );
+            if MORE {
+                asm!(
+                    "tilestored [{at} + {stride}*1], tmm2",
+                    "tilestored [{at} + {stride}*1 + 64], tmm3",
+                    at = in(reg) self.at.add(ROWS * self.stride),
+                    stride = in(reg) 4 * self.stride,
+                    options(nostack),
+                );
+            }
+        }
+    }
+}
+
+/// Cache lines that are fetched into the second cache in each step, one behind the other from `at` on; what is not there is
+/// not fetched.
+#[derive(Clone, Copy)]
+pub(super) struct Fetch {
+    pub(super) at: *const u8,
+    pub(super) lines: usize,
+}
+
+/// The fetches of a step, between labels of their own.
+macro_rules! fetch_lines {
+    () => {
         concat!(
-            "test {",
-            $ahead,
-            "}, {",
-            $ahead,
-            "}\njz ",
-            $after,
-            "f\n",
-            concat!(
-                ".irp line,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n",
-                "prefetcht1 [{w} + {",
-                $ahead,
-                "} + 128*\\line]\n",
-                ".endr\n",
-            ),
-            $after,
-            ":"
+            "mov {left}, {lines}\n",
+            "test {left}, {left}\n",
+            "jz 4f\n",
+            "3:\n",
+            "prefetcht1 [{next}]\n",
+            "add {next}, 64\n",
+            "dec {left}\n",
+            "jnz 3b\n",
+            "4:",
         )
     };
 }
 
-/// Bytes from the first half of a line to what is fetched for its second half.
-fn second_half(ahead: Ahead) -> usize {
-    if ahead[1] == 0 { 0 } else { ahead[1] + CACHE_LINE }
-}
-
-/// `sums` `[32, 32] += x wᵀ` over `steps` steps of 32 inputs: `x` are two times 16 rows.
+/// Tiles 0 to 3 `+= x wᵀ` over `steps` steps of 32 inputs: `x` are two times 16 rows.
 ///
 /// # Safety
 /// A session is on this thread; each of `x` holds `steps` tiles, `w` `steps` times as many lines as the session's tiles are
 /// deep, and there is at least one step.
 #[allow(unsafe_code, reason = "instructions that have no stable name")]
-unsafe fn thirty_two_rows(sums: *mut f32, x: [*const u32; 2], w: *const u8, steps: usize, ahead: Ahead) {
+pub(super) unsafe fn thirty_two_rows(x: [*const u32; 2], w: *const u8, steps: usize, fetch: Fetch) {
     // SAFETY: the caller's promise; a fetch of what is not there does nothing.
     unsafe {
         asm!(
-            "tileloadd tmm0, [{sums} + {line}*1]",
-            "tileloadd tmm1, [{sums} + {line}*1 + 64]",
-            "tileloadd tmm2, [{sums} + {line}*1 + 2048]",
-            "tileloadd tmm3, [{sums} + {line}*1 + 2112]",
             "2:",
             "tileloadd tmm6, [{w} + {line}*1]",
             "tileloadd tmm4, [{x0} + {row}*1]",
@@ -154,27 +238,22 @@ unsafe fn thirty_two_rows(sums: *mut f32, x: [*const u32; 2], w: *const u8, step
             "tileloadd tmm5, [{x1} + {row}*1]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            fetch_halves!("ahead0", "3"),
-            fetch_halves!("ahead1", "4"),
+            fetch_lines!(),
             "add {x0}, 1024",
             "add {x1}, 1024",
             "add {w}, 2048",
             "dec {steps}",
             "jnz 2b",
-            "tilestored [{sums} + {line}*1], tmm0",
-            "tilestored [{sums} + {line}*1 + 64], tmm1",
-            "tilestored [{sums} + {line}*1 + 2048], tmm2",
-            "tilestored [{sums} + {line}*1 + 2112], tmm3",
-            sums = in(reg) sums,
             line = in(reg) 4 * PANEL,
             row = in(reg) 4 * STEP_LINES,
             x0 = inout(reg) x[0] => _,
             x1 = inout(reg) x[1] => _,
             w = inout(reg) w => _,
             steps = inout(reg) steps => _,
-            ahead0 = in(reg) ahead[0],
-            ahead1 = in(reg) second_half(ahead),
-            options(nostack),
+            next = inout(reg) fetch.at => _,
+            lines = in(reg) fetch.lines,
+            left = out(reg) _,
+            options(nostack, readonly),
         );
     }
 }
@@ -184,35 +263,30 @@ unsafe fn thirty_two_rows(sums: *mut f32, x: [*const u32; 2], w: *const u8, step
 /// # Safety
 /// As there.
 #[allow(unsafe_code, reason = "instructions that have no stable name")]
-unsafe fn sixteen_rows(sums: *mut f32, x: *const u32, w: *const u8, steps: usize, ahead: Ahead) {
+pub(super) unsafe fn sixteen_rows(x: *const u32, w: *const u8, steps: usize, fetch: Fetch) {
     // SAFETY: the caller's promise; a fetch of what is not there does nothing.
     unsafe {
         asm!(
-            "tileloadd tmm0, [{sums} + {line}*1]",
-            "tileloadd tmm1, [{sums} + {line}*1 + 64]",
             "2:",
             "tileloadd tmm4, [{x} + {row}*1]",
             "tileloadd tmm6, [{w} + {line}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{w} + {line}*1 + 64]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            fetch_halves!("ahead0", "3"),
-            fetch_halves!("ahead1", "4"),
+            fetch_lines!(),
             "add {x}, 1024",
             "add {w}, 2048",
             "dec {steps}",
             "jnz 2b",
-            "tilestored [{sums} + {line}*1], tmm0",
-            "tilestored [{sums} + {line}*1 + 64], tmm1",
-            sums = in(reg) sums,
             line = in(reg) 4 * PANEL,
             row = in(reg) 4 * STEP_LINES,
             x = inout(reg) x => _,
             w = inout(reg) w => _,
             steps = inout(reg) steps => _,
-            ahead0 = in(reg) ahead[0],
-            ahead1 = in(reg) second_half(ahead),
-            options(nostack),
+            next = inout(reg) fetch.at => _,
+            lines = in(reg) fetch.lines,
+            left = out(reg) _,
+            options(nostack, readonly),
         );
     }
 }

@@ -120,7 +120,8 @@ impl Panels for F32Panels {
     }
 
     fn kernel(&self, tile: &mut Tile, packed: &[f32], pass: Pass, cpu: Cpu) {
-        let Pass { rows, panel, steps, ahead } = pass;
+        let Pass { rows, panel, steps, next } = pass;
+        let ahead = next.halves();
         let (lines, packed) =
             (&self.lines[self.lines_of(panel)], &packed[2 * steps.start * rows..2 * steps.end * rows]);
         if self.is_folded(panel) {
@@ -155,7 +156,7 @@ pub(super) fn pack(into: &mut [f32], x: &[f32], rows: usize, scale: f32) {
     }
 }
 
-/// Adds `x · panelᵀ` to `tile`: `packed` `[width][rows]`, `lines` `[width][32]`; `ahead` as in [`Pass`].
+/// Adds `x · panelᵀ` to `tile`: `packed` `[width][rows]`, `lines` `[width][32]`; `ahead` as in [`fetch`].
 pub(super) fn kernel(
     tile: &mut Tile,
     packed: &[f32],

@@ -1,9 +1,12 @@
 //! A weight matrix in whichever format it is kept, and the products with it.
 
+use std::ops::Range;
+
 use super::{
     Bf16Panels, Cpu, F32Panels, Q4Panels, Q8Panels,
+    gated::{Gated, is_gated, multiply_gated},
     matmul::{Mat, MatMut, Threads, matmul},
-    panels::{Into, Panels as _, multiply, multiply_back},
+    panels::{Into, Panels as _, multiply, multiply_back, multiply_panels},
 };
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use super::{bf16_tiles::Bf16Tiles, q8_tiles::Q8Tiles};
@@ -61,6 +64,25 @@ macro_rules! each_format {
             Matrix::Bf16($panels) => $body,
             Matrix::Q8($panels) => $body,
             Matrix::Q4($panels) => $body,
+        }
+    };
+}
+
+/// As [`each_format`], of the best that `$cpu` has for the format and the rows of `$x`.
+macro_rules! best_format {
+    ($matrix:expr, $x:expr, $cpu:expr, $panels:ident => $body:expr) => {
+        match $matrix {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Matrix::Bf16(panels) if $cpu.amx_bf16 => {
+                let $panels = &Bf16Tiles(panels);
+                $body
+            }
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Matrix::Q8(panels) if $cpu.amx_int8 && $x.len() > FEW_ROWS * $matrix.shape().1 => {
+                let $panels = &Q8Tiles(panels);
+                $body
+            }
+            matrix => each_format!(matrix, $panels => $body),
         }
     };
 }
@@ -129,6 +151,38 @@ impl Matrix {
         );
     }
 
+    /// `y = silu(gate) ∘ up` of the product with stacked gate and up projections, whose sums `adjust` may add to first:
+    /// `[rows, d_in] -> [rows, d_out / 2]`. Only where [`Matrix::is_gated`].
+    pub(crate) fn multiply_gated(
+        &self,
+        y: &mut [f32],
+        x: &[f32],
+        adjust: impl Fn(Gated<'_>) + Sync,
+        threads: Threads,
+    ) {
+        let cpu = Cpu::detected();
+        best_format!(self, x, cpu, panels => multiply_gated(panels, y, x, adjust, threads, cpu));
+    }
+
+    /// Whether SwiGLU of so many rows is best done as part of the product.
+    pub(crate) fn is_gated(&self, rows: usize) -> bool {
+        is_gated(self.shape(), rows)
+    }
+
+    /// As [`Matrix::add_product`] on this thread, with `panels` of 32 rows of the matrix only: `[rows, d_in] -> [rows, columns]`.
+    pub(crate) fn add_panels(
+        &self,
+        y: &mut [f32],
+        stride: usize,
+        scale: f32,
+        x: &[f32],
+        panels: Range<usize>,
+    ) {
+        let cpu = Cpu::detected();
+        let into = Into { y, stride, keep: true, scale };
+        best_format!(self, x, cpu, matrix => multiply_panels(matrix, into, x, panels, cpu));
+    }
+
     /// `y += scale · x Wᵀ`: `[rows, d_in] -> [rows, d_out]`, the rows of `y` `stride` apart.
     pub(crate) fn add_product(&self, y: &mut [f32], stride: usize, scale: f32, x: &[f32], threads: Threads) {
         self.product(Into { y, stride, keep: true, scale }, x, threads, Cpu::detected());
@@ -136,17 +190,7 @@ impl Matrix {
 
     /// The product by the best that `cpu` has for this format and number of rows.
     fn product(&self, into: Into<'_>, x: &[f32], threads: Threads, cpu: Cpu) {
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        match self {
-            Self::Bf16(panels) if cpu.amx_bf16 => {
-                return multiply(&Bf16Tiles(panels), into, x, threads, cpu);
-            }
-            Self::Q8(panels) if cpu.amx_int8 && x.len() > FEW_ROWS * self.shape().1 => {
-                return multiply(&Q8Tiles(panels), into, x, threads, cpu);
-            }
-            _ => {}
-        }
-        each_format!(self, panels => multiply(panels, into, x, threads, cpu));
+        best_format!(self, x, cpu, panels => multiply(panels, into, x, threads, cpu));
     }
 
     /// `dx = dy W`: `[rows, d_out] -> [rows, d_in]`.

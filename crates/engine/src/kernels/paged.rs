@@ -1,5 +1,8 @@
 //! A page of a KV cache and attention over pages: scores, softmax and values in one pass over the keys.
 //!
+//! Pages hold 32-bit floats; over weights in bfloat16, where the processor has tiles for them, they hold bfloat16 too, and
+//! [`super::paged_tiles`] attends over them.
+//!
 //! Every query row is computed by itself, page after page, in an order that depends on its position alone: what
 //! shares its batch, and how its prompt was cut into chunks, changes no bit of it.
 
@@ -7,9 +10,14 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::paged_tiles::{self, PairPage, Work};
 use super::{
+    Cpu, WeightFormat,
     attention::AttentionShape,
     dispatch::{exp, multiply_add, vectorized},
+    panels::Line,
+    rows::share_rows,
 };
 
 /// Tokens of a page.
@@ -28,25 +36,69 @@ const TASK_ROWS: usize = 64;
 const WORTH_A_THREAD: usize = 1 << 20;
 
 /// Keys and values of [`PAGE_TOKENS`] tokens in every layer.
-///
-/// `[layers, kv_heads, (keys [head_dim, PAGE_TOKENS], values [PAGE_TOKENS, head_dim])]`: the keys lie the other
-/// way round, so that the scores of neighbouring tokens are the lanes of one vector.
 #[derive(Debug)]
-pub struct KvPage {
+pub struct KvPage(Stored);
+
+/// How a page keeps them.
+#[derive(Debug)]
+enum Stored {
+    Floats(FloatPage),
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Pairs(PairPage),
+}
+
+/// 32-bit floats: `[layers, kv_heads, (keys [head_dim, PAGE_TOKENS], values [PAGE_TOKENS, head_dim])]`. The keys lie the
+/// other way round, so that the scores of neighbouring tokens are the lanes of one vector.
+#[derive(Debug)]
+struct FloatPage {
     data: Vec<f32>,
     kv_heads: usize,
     head_dim: usize,
 }
 
 impl KvPage {
-    /// A page of zeros.
-    pub(crate) fn new(layers: usize, shape: AttentionShape) -> Self {
+    /// A page of zeros, for a model whose weights are in `format`.
+    pub(crate) fn new(layers: usize, shape: AttentionShape, format: WeightFormat) -> Self {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if format == WeightFormat::Bf16 && Cpu::detected().amx_bf16 {
+            return Self(Stored::Pairs(PairPage::new(layers, shape.kv_heads, shape.head_dim)));
+        }
+        let _ = (format, Cpu::detected());
         let (kv_heads, head_dim) = (shape.kv_heads, shape.head_dim);
-        Self { data: vec![0.0; layers * 2 * shape.kv_width() * PAGE_TOKENS], kv_heads, head_dim }
+        let data = vec![0.0; layers * 2 * shape.kv_width() * PAGE_TOKENS];
+        Self(Stored::Floats(FloatPage { data, kv_heads, head_dim }))
     }
 
-    /// Writes one token's keys and values, both `[kv_width]`, at `slot` of `layer`.
+    /// Writes one token's keys and values, both `[kv_width]`, at `slot` of `layer`. Slots are filled in their order.
     pub(crate) fn write(&mut self, layer: usize, slot: usize, keys: &[f32], values: &[f32]) {
+        match &mut self.0 {
+            Stored::Floats(page) => page.write(layer, slot, keys, values),
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Stored::Pairs(page) => page.write(layer, slot, keys, values),
+        }
+    }
+}
+
+impl KvPage {
+    fn floats(&self) -> &FloatPage {
+        match &self.0 {
+            Stored::Floats(page) => page,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Stored::Pairs(_) => unreachable!("a model's pages are all of one kind"),
+        }
+    }
+
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn pairs(&self) -> &PairPage {
+        match &self.0 {
+            Stored::Pairs(page) => page,
+            Stored::Floats(_) => unreachable!("a model's pages are all of one kind"),
+        }
+    }
+}
+
+impl FloatPage {
+    fn write(&mut self, layer: usize, slot: usize, keys: &[f32], values: &[f32]) {
         let (half, dim) = (self.head_dim * PAGE_TOKENS, self.head_dim);
         let layer = &mut self.data[layer * 2 * half * self.kv_heads..][..2 * half * self.kv_heads];
         let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
@@ -78,21 +130,21 @@ pub(crate) struct CachedSequence<'a> {
 }
 
 /// A block of neighbouring tokens of one sequence and one key head.
-struct Task<'a> {
+pub(super) struct Task<'a> {
     sequence: CachedSequence<'a>,
-    queries: &'a [f32], // from the block's first query of the head's group on, `stride` apart
-    out: &'a mut [f32], // [tokens, group, head_dim]
-    kv_head: usize,
-    position: usize, // of the block's first token
+    pub(super) queries: &'a [f32], // from the block's first query of the head's group on, `stride` apart
+    pub(super) out: &'a mut [f32], // [tokens, group, head_dim]
+    pub(super) kv_head: usize,
+    pub(super) position: usize, // of the block's first token
 }
 
 /// What all tasks share.
 #[derive(Clone, Copy)]
-struct Layer {
-    layer: usize,
-    stride: usize,
-    shape: AttentionShape,
-    window: usize,
+pub(super) struct Layer {
+    pub(super) layer: usize,
+    pub(super) stride: usize,
+    pub(super) shape: AttentionShape,
+    pub(super) window: usize,
 }
 
 /// Causal attention of the new tokens of every sequence over its pages.
@@ -117,12 +169,22 @@ pub(crate) fn attention_over_pages(
     }
     let stride = queries.len() / rows;
     let layer = Layer { layer, stride, shape, window: window.unwrap_or(usize::MAX).max(1) };
-    let mut tasks = tasks(work, queries, sequences, layer);
+    let tasks = tasks(work, queries, sequences, layer);
     let seen = |sequence: &CachedSequence<'_>| sequence.new * sequence.total.min(layer.window);
-    if sequences.iter().map(seen).sum::<usize>() * width >= WORTH_A_THREAD {
-        tasks.par_iter_mut().for_each(|task| attend(task, layer));
-    } else {
-        tasks.iter_mut().for_each(|task| attend(task, layer));
+    let large = sequences.iter().map(seen).sum::<usize>() * width >= WORTH_A_THREAD;
+    // A model's pages are all of one kind.
+    match sequences.iter().find_map(|sequence| sequence.pages.first()).map(|page| &page.0) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Some(Stored::Pairs(_)) => for_each(
+            tasks,
+            large,
+            || Work::new(dim),
+            |work, task| {
+                let pages = task.sequence.pages;
+                paged_tiles::attend(task, layer, work, |at| pages[at].pairs());
+            },
+        ),
+        _ => for_each(tasks, large, || (), |(), task| attend(task, layer)),
     }
     // From [sequence, kv_head, token, group] to [sequence, token, head].
     let group = width / shape.kv_heads;
@@ -130,14 +192,32 @@ pub(crate) fn attention_over_pages(
     for sequence in sequences {
         let (part, rest) = from.split_at(sequence.new * width);
         let (rows, later) = std::mem::take(&mut into).split_at_mut(sequence.new * width);
-        for (kv_head, part) in part.chunks_exact(sequence.new * group).enumerate() {
-            for (row, part) in rows.chunks_exact_mut(width).zip(part.chunks_exact(group)) {
-                row[kv_head * group..][..group].copy_from_slice(part);
+        share_rows(rows, width, |first, rows| {
+            for (kv_head, part) in part.chunks_exact(sequence.new * group).enumerate() {
+                let parts = part.chunks_exact(group).skip(first);
+                for (row, part) in rows.chunks_exact_mut(width).zip(parts) {
+                    row[kv_head * group..][..group].copy_from_slice(part);
+                }
             }
-        }
+        });
         (from, into) = (rest, later);
     }
     debug_assert_eq!(group % dim, 0);
+}
+
+/// Calls `work` for every task, with what `begin` makes once for many of them.
+fn for_each<W>(
+    tasks: Vec<Task<'_>>,
+    large: bool,
+    begin: impl Fn() -> W + Sync + Send,
+    work: impl Fn(&mut W, &mut Task<'_>) + Sync + Send,
+) {
+    if large {
+        tasks.into_par_iter().for_each_init(begin, |with, mut task| work(with, &mut task));
+    } else {
+        let mut with = begin();
+        tasks.into_iter().for_each(|mut task| work(&mut with, &mut task));
+    }
 }
 
 /// Cuts a step into tasks, each with its own part of `work`.
@@ -173,9 +253,9 @@ fn tasks<'a>(
 
 /// The running softmax of a row (Milakov and Gimelshein 2018, algorithm 3).
 #[derive(Clone, Copy)]
-struct Running {
-    maximum: f32,
-    sum: f32,
+pub(super) struct Running {
+    pub(super) maximum: f32,
+    pub(super) sum: f32,
 }
 
 vectorized! {
@@ -249,23 +329,25 @@ impl Block<'_> {
         if end == 0 {
             return;
         }
-        let (keys, values) = self.sequence.pages[self.page].head(layer.layer, self.kv_head);
+        let (keys, values) = self.sequence.pages[self.page].floats().head(layer.layer, self.kv_head);
         let queries: [&[f32]; R] = std::array::from_fn(|r| {
             let row = self.row + r;
             &self.queries[row / group * layer.stride + row % group * dim..][..dim]
         });
-        let mut weights = [[0.0f32; PAGE_TOKENS]; R];
-        multiply::<FMA, R, PAGE_TOKENS>(&mut weights, queries, keys, PAGE_TOKENS);
+        let mut scores = [[0.0f32; PAGE_TOKENS]; R];
+        multiply::<FMA, R, PAGE_TOKENS>(&mut scores, queries, keys, PAGE_TOKENS);
+        let mut weights = scores.map(Line);
         let scale = 1.0 / (dim as f32).sqrt();
         for r in 0..R {
-            let factor = soften::<FMA>(&mut weights[r], seen[r], scale, &mut running[r]);
+            let page = std::slice::from_mut(&mut weights[r]);
+            let factor = soften::<FMA>(page, seen[r], scale, &mut running[r]);
             if factor != 1.0 {
                 for value in &mut out[r * dim..][..dim] {
                     *value *= factor;
                 }
             }
         }
-        let weights: [&[f32]; R] = std::array::from_fn(|r| &weights[r][..end]);
+        let weights: [&[f32]; R] = std::array::from_fn(|r| &weights[r].0[..end]);
         let mut at = 0;
         while at + 32 <= dim {
             add_values::<FMA, R, 32>(out, weights, &values[at..], dim, at);
@@ -282,47 +364,72 @@ impl Block<'_> {
     }
 }
 
-/// Scores of a page to weights relative to the row's new maximum, 0 where the row does not see; returns the
-/// factor that brings what was summed up before to that maximum.
+/// Scores of some pages to weights relative to the row's new maximum, 0 where the row does not see: it sees tokens from
+/// `first` to before `end`, counted from the first page's. Returns the factor that brings what was summed up before to that
+/// maximum.
 #[inline(always)]
-fn soften<const FMA: bool>(
-    scores: &mut [f32; PAGE_TOKENS],
+pub(super) fn soften<const FMA: bool>(
+    scores: &mut [Line<[f32; PAGE_TOKENS]>],
     (first, end): (usize, usize),
     scale: f32,
     running: &mut Running,
 ) -> f32 {
     if first >= end {
-        *scores = [0.0; PAGE_TOKENS];
+        scores.iter_mut().for_each(|line| line.0 = [0.0; PAGE_TOKENS]);
         return 1.0;
     }
     // A maximum for each lane first: one after the other, each would wait for the one before.
-    let mut maxima = [running.maximum; LANES];
-    for (chunk, scores) in scores.chunks_exact_mut(LANES).enumerate() {
-        for (lane, (score, maximum)) in scores.iter_mut().zip(&mut maxima).enumerate() {
-            let token = chunk * LANES + lane;
-            *score = if token >= first && token < end { *score * scale } else { f32::NEG_INFINITY };
-            *maximum = if *score > *maximum { *score } else { *maximum };
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    for (page, line) in scores.iter_mut().enumerate() {
+        let begin = page * PAGE_TOKENS;
+        hide(&mut line.0, first.saturating_sub(begin), end.saturating_sub(begin));
+        for scores in line.0.as_chunks::<LANES>().0 {
+            for (score, maximum) in scores.iter().zip(&mut maxima) {
+                *maximum = if *score > *maximum { *score } else { *maximum };
+            }
         }
     }
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for lane in 0..width {
-            maxima[lane] =
-                if maxima[lane + width] > maxima[lane] { maxima[lane + width] } else { maxima[lane] };
+    let maximum = running.maximum.max(largest(maxima) * scale);
+    let mut sums = [0.0f32; LANES];
+    for line in scores {
+        for scores in line.0.as_chunks_mut::<LANES>().0 {
+            for (score, sum) in scores.iter_mut().zip(&mut sums) {
+                let weight = exp::<FMA>(multiply_add::<FMA>(*score, scale, -maximum));
+                *score = if *score == f32::NEG_INFINITY { 0.0 } else { weight };
+                *sum += *score;
+            }
         }
-    }
-    let maximum = maxima[0];
-    let mut sums = [0.0f32; 8];
-    for (token, score) in scores.iter_mut().enumerate() {
-        let weight = exp::<FMA>(*score - maximum);
-        *score = if token >= first && token < end { weight } else { 0.0 };
-        sums[token % 8] += *score;
     }
     let factor = exp::<FMA>(running.maximum - maximum);
     running.sum = running.sum * factor + sums.iter().sum::<f32>();
     running.maximum = maximum;
     factor
+}
+
+/// Leaves a page's scores from `first` to before `end`; the others are minus infinity, whatever they were.
+#[inline(always)]
+fn hide(scores: &mut [f32; PAGE_TOKENS], first: usize, end: usize) {
+    if first == 0 && end >= PAGE_TOKENS {
+        return;
+    }
+    // Of 32 bits, like the lanes.
+    let (first, end) = (first.min(PAGE_TOKENS) as i32, end.min(PAGE_TOKENS) as i32);
+    for (token, score) in (0i32..).zip(scores) {
+        *score = if token >= first && token < end { *score } else { f32::NEG_INFINITY };
+    }
+}
+
+/// The largest of all lanes.
+#[inline(always)]
+fn largest(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for lane in 0..width {
+            lanes[lane] = if lanes[lane + width] > lanes[lane] { lanes[lane + width] } else { lanes[lane] };
+        }
+    }
+    lanes[0]
 }
 
 /// `out[r, at..at + L] += Σ weights[r, t] values[t, 0..L]`, the rows of `values` `dim` apart.
@@ -371,9 +478,15 @@ mod tests {
 
     use super::*;
 
+    /// Values that bfloat16 holds exactly, so that pages of either kind keep the same.
     fn values(count: usize, seed: u64) -> Vec<f32> {
-        let value = |i: u64| (i * 2_654_435_761 + seed * 7919) % 1000;
-        (0..count as u64).map(|i| value(i) as f32 / 250.0 - 2.0).collect()
+        let value = |i: u64| (i * 2_654_435_761 + seed * 7919) % 256;
+        (0..count as u64).map(|i| value(i) as f32 / 64.0 - 2.0).collect()
+    }
+
+    /// How far a result may be from the definition: where pages hold bfloat16, weights are rounded to it.
+    fn tolerance(format: WeightFormat) -> f32 {
+        if format == WeightFormat::F32 { 1e-4 } else { 1e-2 }
     }
 
     /// Straight from the definition, one scalar at a time, over rows `[queries | keys | values]`.
@@ -401,11 +514,12 @@ mod tests {
     }
 
     /// Pages of all the rows. What lies beyond them is poison, as it may be in a page that is used again.
-    fn pages(qkv: &[f32], shape: AttentionShape) -> Vec<Arc<KvPage>> {
+    fn pages(qkv: &[f32], shape: AttentionShape, format: WeightFormat) -> Vec<Arc<KvPage>> {
         let rows: Vec<_> = qkv.chunks_exact(shape.qkv_width()).collect();
         let page = |rows: &[&[f32]]| {
-            let mut page = KvPage::new(2, shape);
-            page.data.fill(f32::NAN);
+            let mut page = KvPage::new(2, shape, format);
+            let poison = vec![f32::NAN; shape.kv_width()];
+            (0..PAGE_TOKENS).for_each(|slot| page.write(1, slot, &poison, &poison));
             for (slot, row) in rows.iter().enumerate() {
                 let (keys, values) = row[shape.query_width()..].split_at(shape.kv_width());
                 page.write(1, slot, keys, values);
@@ -439,18 +553,19 @@ mod tests {
         #[test]
         fn any_shape_window_and_chunks_equal_the_naive_definition(
             (kv_heads, group, head_dim) in (1usize..4, 1usize..8, prop::sample::select(vec![1usize, 8, 16, 20, 40, 64])),
-            time in 1usize..120,
-            cut in 0usize..120,
-            window in prop::option::of(1usize..80),
+            time in 1usize..300,
+            cut in 0usize..300,
+            window in prop::option::of(1usize..200),
+            format in prop::sample::select(vec![WeightFormat::F32, WeightFormat::Bf16]),
             seed in 0u64..1000,
         ) {
             let shape = AttentionShape { heads: kv_heads * group, kv_heads, head_dim };
             let qkv = values(time * shape.qkv_width(), seed);
-            let pages = pages(&qkv, shape);
+            let pages = pages(&qkv, shape, format);
             let whole = attend(&qkv, &[(0, time)], &pages, shape, window);
             let expected = naive(&qkv, shape, window.unwrap_or(usize::MAX));
             for (got, expected) in whole.iter().zip(&expected) {
-                prop_assert!((got - expected).abs() < 1e-4, "{got} instead of {expected}");
+                prop_assert!((got - expected).abs() < tolerance(format), "{got} instead of {expected}");
             }
             // Two chunks, and the last token alone, are the same bit for bit.
             let cut = cut % time;
@@ -467,11 +582,13 @@ mod tests {
         let shape = AttentionShape { heads: 14, kv_heads: 2, head_dim: 64 };
         let time = 150;
         let qkv = values(time * shape.qkv_width(), 3);
-        let pages = pages(&qkv, shape);
-        let whole = attend(&qkv, &[(0, time)], &pages, shape, None);
-        let alone: Vec<f32> =
-            (0..time).flat_map(|t| attend(&qkv, &[(t, t + 1)], &pages, shape, None)).collect();
-        assert_eq!(whole, alone);
+        for format in [WeightFormat::F32, WeightFormat::Bf16] {
+            let pages = pages(&qkv, shape, format);
+            let whole = attend(&qkv, &[(0, time)], &pages, shape, None);
+            let alone: Vec<f32> =
+                (0..time).flat_map(|t| attend(&qkv, &[(t, t + 1)], &pages, shape, None)).collect();
+            assert_eq!(whole, alone);
+        }
     }
 
     /// `torch.nn.functional.scaled_dot_product_attention(q, k, v)` with `q = [[1, 2]]`, `k = [[1, 0], [0, 1]]`,
@@ -480,7 +597,7 @@ mod tests {
     fn a_row_equals_pytorch() {
         let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 2 };
         let qkv = [0.0, 0.0, 1.0, 0.0, 1.0, 2.0, 1.0, 2.0, 0.0, 1.0, 3.0, 5.0];
-        let out = attend(&qkv, &[(1, 2)], &pages(&qkv, shape), shape, None);
+        let out = attend(&qkv, &[(1, 2)], &pages(&qkv, shape, WeightFormat::F32), shape, None);
         for (got, expected) in out.iter().zip([2.339_522_8, 4.009_284_5]) {
             assert!((got - expected).abs() < 1e-6, "{got} instead of {expected}");
         }

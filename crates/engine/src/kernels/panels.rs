@@ -13,19 +13,23 @@ use std::{cell::RefCell, ops::Range};
 
 use rayon::prelude::*;
 
-use super::{Cpu, f32_panels, matmul::Threads};
+use super::{
+    Cpu, f32_panels,
+    matmul::Threads,
+    out::{Out, Place, Sums},
+};
 
 /// Rows of the weight matrix in a panel.
 pub(crate) const PANEL: usize = 32;
 
 /// Most rows of input that a kernel on vectors takes at once.
-const VECTOR_ROWS: usize = 12;
+pub(super) const VECTOR_ROWS: usize = 12;
 
 /// Most rows of input that a kernel on tiles takes at once.
-const TILE_ROWS: usize = 32;
+pub(super) const TILE_ROWS: usize = 32;
 
 /// Multiplications below which a second thread costs more than it brings.
-const WORTH_A_THREAD: usize = 1 << 19;
+pub(super) const WORTH_A_THREAD: usize = 1 << 19;
 
 /// Lines of a panel that are written at once when it is laid out: 8 KiB.
 pub(super) const LINES_AT_ONCE: usize = 64;
@@ -82,6 +86,15 @@ pub(super) trait Panels: Sync {
     /// Adds `x · panelᵀ` over the steps of `pass` to the first rows of `tile`; `packed` is a block of rows.
     fn kernel(&self, tile: &mut Tile, packed: &[Self::Packed], pass: Pass, cpu: Cpu);
 
+    /// As [`Panels::kernel`], without a tile in between. False where the format cannot do that with so many rows.
+    ///
+    /// # Safety
+    /// `sums` are as many rows as those of `pass`, and nobody else reads or writes them meanwhile.
+    #[allow(unsafe_code, reason = "sums are rows of a larger matrix")]
+    unsafe fn straight(&self, _sums: Sums, _packed: &[Self::Packed], _pass: &Pass) -> bool {
+        false
+    }
+
     /// The values of weight rows `panel * 32 ..` and columns `columns * 32 ..`, transposed: `[32 columns][32 rows]`;
     /// what lies beyond the matrix is 0.
     fn block(&self, panel: usize, columns: usize) -> [[f32; PANEL]; PANEL];
@@ -92,7 +105,7 @@ pub(super) trait Panels: Sync {
     }
 }
 
-/// Bytes from the first and from the second half of a line to what is fetched.
+/// Bytes from the first and from the second half of a line to what is fetched; 0 where nothing is.
 pub(super) type Ahead = [usize; 2];
 
 /// What one call of a kernel goes through.
@@ -104,17 +117,45 @@ pub(super) struct Pass {
     pub(super) panel: usize,
     /// The steps along the input.
     pub(super) steps: Range<usize>,
-    /// Bytes from each half of a line of the panel to one that is needed soon and lies in memory still: the kernel fetches
-    /// it while it computes; 0 where nothing is to be fetched.
-    pub(super) ahead: Ahead,
+    /// What the kernel fetches while it computes.
+    pub(super) next: Next,
+}
+
+/// What is needed soon and lies in memory still. All at once, memory would be slower than the arithmetic; so each block of
+/// rows fetches a part.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    /// Bytes from a line of the panel to one that is needed.
+    distance: usize,
+    /// Which block of rows it is, and of how many.
+    turn: [usize; 2],
+}
+
+impl Next {
+    /// Half a line at a time, during the first two blocks of rows.
+    pub(super) fn halves(self) -> Ahead {
+        match self.turn {
+            [_, 1] => [self.distance; 2],
+            [0, _] => [self.distance, 0],
+            [1, _] => [0, self.distance],
+            _ => [0, 0],
+        }
+    }
+
+    /// For kernels that fetch between steps: bytes from the first of `bytes` of a panel to what is fetched, and how many
+    /// cache lines that is for each of `steps`.
+    pub(super) fn lines(self, bytes: usize, steps: usize) -> (usize, usize) {
+        let [turn, turns] = self.turn;
+        (self.distance + bytes / turns * turn, bytes.div_ceil(turns * steps.max(1) * CACHE_LINE))
+    }
 }
 
 /// How far ahead a panel is fetched that is met once: what memory brings in the time that it takes to answer, several times
 /// over.
 const STREAMED: usize = 8 << 10;
 
-/// Panels that are taken together when there are many rows, so that these are fetched a quarter as often.
-const GROUP: usize = 4;
+/// Most panels that are taken together when there are many rows, so that these are fetched as many times less often.
+pub(super) const GROUP: usize = 6;
 
 /// Where a product goes.
 #[derive(Debug)]
@@ -144,54 +185,124 @@ where
         (rows - 1) * stride + d_out <= y.len() && d_out <= stride.max(d_out),
         "a product reaches past its rows"
     );
-    let most = if rows <= P::ROWS_ALONE { P::ROWS_ALONE } else { P::ROWS };
-    let blocks = row_blocks(rows, most, P::ROWS_MULTIPLE);
-    let width = weights.packed_width();
-    P::Packed::with_buffer(rows.next_multiple_of(P::ROWS_MULTIPLE) * width, |packed| {
-        let large = threads == Threads::All && rows * d_out * d_in >= WORTH_A_THREAD;
-        pack_blocks(packed, x, &blocks, P::ROWS_MULTIPLE, width, large, |into, x, rows| {
-            weights.pack(into, x, rows, scale)
-        });
-        let steps = d_in.div_ceil(P::STEP);
-        let per_block = steps_per_block::<P>(blocks.len(), steps);
-        let out = Out { at: y.as_mut_ptr(), stride };
-        let packed: &[P::Packed] = packed;
+    let out = Out { at: y.as_mut_ptr(), stride };
+    let large = threads == Threads::All && rows * d_out * d_in >= WORTH_A_THREAD;
+    with_product(weights, x, scale, large, cpu, |product| {
         share(d_out.div_ceil(PANEL), rows, large, |panels| {
             let _session = weights.session();
-            for group in groups(panels) {
-                for begin in (0..steps).step_by(per_block) {
-                    let end = steps.min(begin + per_block);
-                    // What the first block of rows will meet next is fetched meanwhile, half a line at a time: all
-                    // at once, memory would be slower than the arithmetic.
-                    let next = if end < steps { end - begin } else { GROUP * steps - begin };
-                    for (at, block) in blocks.iter().enumerate() {
-                        let packed = &packed[packed_rows(block, P::ROWS_MULTIPLE, width)];
-                        let ahead = match at {
-                            _ if blocks.len() == 1 => [STREAMED; 2],
-                            0 => [next * P::BYTES_PER_STEP, 0],
-                            1 => [0, next * P::BYTES_PER_STEP],
-                            _ => [0, 0],
-                        };
-                        for panel in group.clone() {
-                            let place = Place { rows: block.clone(), columns: columns(panel, d_out) };
-                            let pass = Pass { rows: block.len(), panel, steps: begin..end, ahead };
-                            // SAFETY: the assertion above says that rows and columns lie within `y`, and each
-                            // panel's columns are written by one thread only.
-                            #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
-                            unsafe {
-                                let add = |tile: &mut Tile| weights.kernel(tile, packed, pass, cpu);
-                                if block.len().next_multiple_of(P::ROWS_MULTIPLE) <= VECTOR_ROWS {
-                                    out.update::<VECTOR_ROWS>(&place, keep || begin > 0, add);
-                                } else {
-                                    out.update::<TILE_ROWS>(&place, keep || begin > 0, add);
-                                }
-                            }
-                        }
-                    }
+            for group in groups(panels, GROUP) {
+                let places = group.clone().map(|panel| (panel, columns(panel, d_out)));
+                // SAFETY: the assertion above says that rows and columns lie within `y`, and each panel's columns are
+                // written by one thread only.
+                #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+                unsafe {
+                    product.add(out, keep, places, group.len());
                 }
             }
         });
     });
+}
+
+/// As [`multiply`] on this thread, with some of the panels only, whose columns are the first of `y`.
+pub(super) fn multiply_panels<P: Panels>(
+    weights: &P,
+    into: Into<'_>,
+    x: &[f32],
+    panels: Range<usize>,
+    cpu: Cpu,
+) where
+    P::Packed: Pooled,
+{
+    let Into { y, stride, keep, scale } = into;
+    let (d_out, d_in) = weights.shape();
+    let (rows, first) = (x.len().checked_div(d_in).unwrap_or(0), panels.start * PANEL);
+    let columns = (panels.end * PANEL).min(d_out).saturating_sub(first);
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!((rows - 1) * stride + columns <= y.len() && columns <= stride, "a product reaches past its rows");
+    with_product(weights, x, scale, false, cpu, |product| {
+        let _session = weights.session();
+        let place = |panel| self::columns(panel - panels.start, columns);
+        let places = panels.clone().map(|panel| (panel, place(panel)));
+        // SAFETY: the assertion above says that rows and columns lie within `y`.
+        #[allow(unsafe_code, reason = "writes through a pointer as threads do")]
+        unsafe {
+            product.add(Out { at: y.as_mut_ptr(), stride }, keep, places, panels.len());
+        }
+    });
+}
+
+/// Packed rows of input, and how they meet a panel.
+pub(super) struct Product<'a, P: Panels> {
+    weights: &'a P,
+    packed: &'a [P::Packed],
+    blocks: &'a [Range<usize>],
+    per_block: usize, // steps
+    cpu: Cpu,
+}
+
+/// Packs `x` `[rows, d_in]`, times `scale` and on all threads where that is `large`, for `work`.
+pub(super) fn with_product<P: Panels>(
+    weights: &P,
+    x: &[f32],
+    scale: f32,
+    large: bool,
+    cpu: Cpu,
+    work: impl FnOnce(&Product<'_, P>),
+) where
+    P::Packed: Pooled,
+{
+    let d_in = weights.shape().1;
+    let rows = x.len() / d_in;
+    let most = if rows <= P::ROWS_ALONE { P::ROWS_ALONE } else { P::ROWS };
+    let blocks = row_blocks(rows, most, P::ROWS_MULTIPLE);
+    let width = weights.packed_width();
+    P::Packed::with_buffer(rows.next_multiple_of(P::ROWS_MULTIPLE) * width, |packed| {
+        pack_blocks(packed, x, &blocks, P::ROWS_MULTIPLE, width, large, |into, x, rows| {
+            weights.pack(into, x, rows, scale)
+        });
+        let per_block = steps_per_block::<P>(blocks.len(), d_in.div_ceil(P::STEP));
+        work(&Product { weights, packed, blocks: &blocks, per_block, cpu });
+    });
+}
+
+impl<P: Panels> Product<'_, P> {
+    /// Writes all rows times a group of panels to `out`, or adds them where that is to `keep`: each panel's to its columns.
+    /// The next group's panels are expected `next` panels on.
+    ///
+    /// # Safety
+    /// The session of the weights is on this thread; rows and columns lie within `out`, and no other thread reads or writes
+    /// these columns meanwhile.
+    #[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
+    pub(super) unsafe fn add(
+        &self,
+        out: Out,
+        keep: bool,
+        places: impl Iterator<Item = (usize, Range<usize>)> + Clone,
+        next: usize,
+    ) {
+        let Self { weights, packed, blocks, per_block, cpu } = *self;
+        let (steps, width) = (weights.shape().1.div_ceil(P::STEP), weights.packed_width());
+        for begin in (0..steps).step_by(per_block) {
+            let end = steps.min(begin + per_block);
+            let distance = match blocks.len() {
+                1 => STREAMED,
+                _ if end < steps => (end - begin) * P::BYTES_PER_STEP,
+                _ => (next * steps - begin) * P::BYTES_PER_STEP,
+            };
+            for (at, block) in blocks.iter().enumerate() {
+                let packed = &packed[packed_rows(block, P::ROWS_MULTIPLE, width)];
+                let next = Next { distance, turn: [at, blocks.len()] };
+                for (panel, columns) in places.clone() {
+                    let place = Place { rows: block.clone(), columns };
+                    let pass = Pass { rows: block.len(), panel, steps: begin..end, next };
+                    // SAFETY: the caller's promise.
+                    unsafe { out.add(weights, &place, keep || begin > 0, packed, pass, cpu) };
+                }
+            }
+        }
+    }
 }
 
 /// `dx = dy W`: `dy` `[rows, d_out]`, `dx` `[rows, d_in]`. The gradient of [`multiply`] with respect to `x`.
@@ -217,7 +328,7 @@ pub(super) fn multiply_back<P: Panels>(weights: &P, dx: &mut [f32], dy: &[f32], 
         share(d_in.div_ceil(PANEL), rows, large, |panels| {
             let height = TURNED.min(d_out.next_multiple_of(PANEL));
             let mut turned = vec![Line([0.0f32; PANEL]); GROUP * height];
-            for group in groups(panels) {
+            for group in groups(panels, GROUP) {
                 for begin in (0..d_out).step_by(TURNED) {
                     let end = d_out.min(begin + TURNED);
                     for (panel, turned) in group.clone().zip(turned.chunks_mut(height)) {
@@ -263,10 +374,15 @@ fn turn<P: Panels>(weights: &P, columns: usize, rows: Range<usize>, into: &mut [
     }
 }
 
-/// Panels that meet a block of rows one after another while that is in the first cache.
-fn groups(panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let end = panels.end;
-    panels.step_by(GROUP).map(move |begin| begin..end.min(begin + GROUP))
+/// Panels that meet a block of rows one after another while that is in the first cache; as even as can be.
+pub(super) fn groups(panels: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = panels.len().div_ceil(most);
+    (0..count).map(move |at| part(&panels, at, count))
+}
+
+/// Part `at` of `of`, of the `count` as even ones.
+fn part(of: &Range<usize>, at: usize, count: usize) -> Range<usize> {
+    of.start + of.len() * at / count..of.start + of.len() * (at + 1) / count
 }
 
 /// Columns of the result that a panel gives.
@@ -325,63 +441,16 @@ fn steps_per_block<P: Panels>(blocks: usize, steps: usize) -> usize {
 }
 
 /// Shares out `panels` over the threads of the current pool.
-fn share(panels: usize, rows: usize, parallel: bool, work: impl Fn(Range<usize>) + Sync) {
+pub(super) fn share(panels: usize, rows: usize, parallel: bool, work: impl Fn(Range<usize>) + Sync) {
     if !parallel {
         return work(0..panels);
     }
-    // Few rows wait for memory, which likes long runs; many rows compute, and a thread that was held up shall
-    // leave something to the others.
-    let parts = rayon::current_num_threads() * if rows <= 2 * VECTOR_ROWS { 2 } else { 8 };
-    let parts = parts.min(panels).max(1);
-    (0..parts).into_par_iter().for_each(|at| work(panels * at / parts..panels * (at + 1) / parts));
-}
-
-/// A part of a result matrix.
-struct Place {
-    rows: Range<usize>,
-    columns: Range<usize>,
-}
-
-/// A result matrix that threads write different columns of.
-#[derive(Clone, Copy)]
-struct Out {
-    at: *mut f32,
-    stride: usize,
-}
-
-// SAFETY: whoever uses it from several threads gives each its own columns.
-#[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
-unsafe impl Send for Out {}
-// SAFETY: as above.
-#[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
-unsafe impl Sync for Out {}
-
-#[allow(unsafe_code, reason = "threads write disjoint columns of one matrix")]
-impl Out {
-    /// Lets `work` add to a tile: to what is at `place` where that is to be kept, else to zeros.
-    ///
-    /// # Safety
-    /// The place lies within the matrix, and no other thread reads or writes its columns meanwhile.
-    unsafe fn update<const ROWS: usize>(self, place: &Place, keep: bool, work: impl FnOnce(&mut Tile)) {
-        let width = place.columns.len();
-        let row = |row: usize| {
-            // SAFETY: the caller's promise; only one row is borrowed at a time.
-            unsafe {
-                let at = self.at.add(row * self.stride + place.columns.start);
-                std::slice::from_raw_parts_mut(at, width)
-            }
-        };
-        let mut tile = [[0.0; PANEL]; ROWS];
-        if keep {
-            for (tile, at) in tile.iter_mut().zip(place.rows.clone()) {
-                tile[..width].copy_from_slice(row(at));
-            }
-        }
-        work(&mut tile);
-        for (tile, at) in tile.iter().zip(place.rows.clone()) {
-            row(at).copy_from_slice(&tile[..width]);
-        }
-    }
+    // Few rows wait for memory, which likes long runs; many rows compute, and a thread that was held up shall leave
+    // something to the others, in whole groups of panels.
+    let threads = rayon::current_num_threads();
+    let each = if rows <= 2 * VECTOR_ROWS { 2 } else { (panels / (threads * GROUP)).clamp(1, 8) };
+    let parts = (threads * each).min(panels).max(1);
+    (0..parts).into_par_iter().for_each(|at| work(part(&(0..panels), at, parts)));
 }
 
 /// The first `ROWS` rows of a tile in registers.

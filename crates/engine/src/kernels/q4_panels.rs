@@ -141,7 +141,8 @@ impl Panels for Q4Panels {
     }
 
     fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, cpu: Cpu) {
-        let Pass { rows, panel, steps, ahead } = pass;
+        let Pass { rows, panel, steps, next } = pass;
+        let ahead = next.halves();
         let (blocks, supers) = (self.d_in.div_ceil(BLOCK), self.d_in.div_ceil(SUPER_BLOCK));
         let part = Part {
             quants: &self.quants[panel * blocks * 4..][steps.start * 4..steps.end * 4],
@@ -192,7 +193,7 @@ struct Part<'a> {
     units: &'a [Line<[Halves; 2]>],       // of the whole panel
     first: usize,                         // block of the panel
     packed: &'a [u32],                    // [blocks][PACKED][rows]
-    ahead: Ahead,                         // as in `Pass`
+    ahead: Ahead,                         // as in `fetch`
 }
 
 /// # Safety

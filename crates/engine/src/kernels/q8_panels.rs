@@ -101,7 +101,8 @@ impl Panels for Q8Panels {
     }
 
     fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, cpu: Cpu) {
-        let Pass { rows, panel, steps, ahead } = pass;
+        let Pass { rows, panel, steps, next } = pass;
+        let ahead = next.halves();
         let (quants, scales) = self.blocks(panel, steps.clone());
         let packed = &packed[steps.start * PACKED * rows..steps.end * PACKED * rows];
         #[cfg(target_arch = "x86_64")]

@@ -81,7 +81,8 @@ impl Panels for Q8Tiles<'_> {
     }
 
     fn kernel(&self, tile: &mut Tile, packed: &[u32], pass: Pass, _: Cpu) {
-        let Pass { panel, steps, ahead, .. } = pass;
+        let Pass { panel, steps, next, .. } = pass;
+        let ahead = next.halves();
         let (quants, scales) = self.0.blocks(panel, steps.clone());
         let halves = packed.chunks_exact(self.packed_width() * ROWS);
         for (tile, x) in tile.chunks_exact_mut(ROWS).zip(halves) {
@@ -110,7 +111,7 @@ impl Panels for Q8Tiles<'_> {
     }
 }
 
-/// `dots` `[16, 32] = x wᵀ` over one block of 32 signed bytes of `x` and unsigned ones of `w`; `ahead` as in [`Pass`].
+/// `dots` `[16, 32] = x wᵀ` over one block of 32 signed bytes of `x` and unsigned ones of `w`; `ahead` as in [`fetch`].
 ///
 /// # Safety
 /// A session with tiles 8 deep is on this thread.

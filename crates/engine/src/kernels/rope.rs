@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al. 2021): of whole heads or of their first values only, with the two values
 //! of a pair half the rotated width apart (Llama, Mistral, Qwen) or side by side (GLM).
 
-use super::dispatch::vectorized;
+use super::{dispatch::vectorized, rows::share_rows};
 
 /// Cosines and sines of the positions of one step, shared by all layers and heads.
 #[derive(Debug, Default)]
@@ -95,12 +95,14 @@ fn for_each_head(
     apply: fn(&mut [f32], &[f32], &[f32]),
 ) {
     let (half, dim) = (table.half, table.head_dim);
-    let angles = table.cos.chunks_exact(half).zip(table.sin.chunks_exact(half));
-    for (row, (cos, sin)) in rows.chunks_exact_mut(stride).zip(angles) {
-        for head in row[..heads * dim].chunks_exact_mut(dim) {
-            apply(&mut head[..2 * half], cos, sin);
+    share_rows(rows, stride, |first, rows| {
+        let angles = table.cos.chunks_exact(half).zip(table.sin.chunks_exact(half)).skip(first);
+        for (row, (cos, sin)) in rows.chunks_exact_mut(stride).zip(angles) {
+            for head in row[..heads * dim].chunks_exact_mut(dim) {
+                apply(&mut head[..2 * half], cos, sin);
+            }
         }
-    }
+    });
 }
 
 #[cfg(test)]
