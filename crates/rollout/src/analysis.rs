@@ -15,11 +15,12 @@
 //!
 //! Every interval is a confidence sequence: means and paired differences by betting (Waudby-Smith and Ramdas 2023,
 //! see [`crate::PairedSequence`]), quantiles after Howard and Ramdas 2022 (see [`crate::QuantileSequence`]). They
-//! hold at all looks at once, so that looking often costs nothing. Promotion needs *every* `improve` metric to be
+//! hold at all looks at once, so that looking often costs nothing. Beside each stand alarms (see [`crate::Alarm`]) for a
+//! candidate that keeps its limit first and breaks it later. Promotion needs *every* `improve` metric to be
 //! shown, so each has the whole `alpha` (Berger 1982, intersection-union test): a candidate that lacks one of the
 //! gains is promoted with probability at most `alpha`. A failure needs *one* breach, so the error is split: each of
-//! `g` guards in each of `s` stages, the slices of the shadow counting as one guard, has `guard_alpha / (g s)`; the
-//! slices share theirs as [`crate::Slices`] says. Each stage begins anew, for traffic drifts and a step's arms are
+//! `g` guards in each of `s` stages, the slices of the shadow counting as one guard, has `guard_alpha / (g s)`, half
+//! for its interval and half for its alarms; the slices share theirs as [`crate::Slices`] says. Each stage begins anew, for traffic drifts and a step's arms are
 //! comparable within the step only.
 //!
 //! # What the numbers rest on
@@ -33,9 +34,10 @@ use autoglm_domain::{LiveStage, MetricEvidence, MetricStatus, ShadowPair, StageR
 
 use crate::{
     RolloutError, RolloutPolicy, Slices,
-    compare::Comparison,
+    compare::{Comparison, Errors},
     metric::MetricRole,
     observation::{Arm, Observation, Sides},
+    recent::Answering,
     sentence,
 };
 
@@ -73,18 +75,19 @@ impl StageAnalysis {
         let mut comparisons = Vec::with_capacity(metrics.len());
         for metric in metrics {
             let is_gain = metric.role == MetricRole::Improve && is_shown_in(policy, &stage);
-            let comparison = match (of_pairs, is_gain) {
-                (true, _) if !metric.is_of_pairs() => continue,
-                (false, _) if !metric.is_of_arms() => continue,
-                (true, true) => Comparison::of_pairs(metric, policy.alpha, Some(policy.shadow.max_pairs)),
-                (true, false) => Comparison::of_pairs(metric, guard_alpha, None),
-                (false, true) => Comparison::of_arms(metric, policy.alpha),
-                (false, false) => Comparison::of_arms(metric, guard_alpha),
-            };
+            if of_pairs && !metric.is_of_pairs() || !of_pairs && !metric.is_of_arms() {
+                continue;
+            }
+            let half = guard_alpha / 2.0;
+            let interval = if is_gain { policy.alpha } else { half };
+            // Gains are shown soonest with all the pairs that there can be.
+            let horizon = (is_gain && of_pairs).then_some(policy.shadow.max_pairs);
+            let errors = Errors { interval, alarm: half, horizon };
+            let comparison = Comparison::new(metric, errors, answering(&stage));
             comparisons.push(comparison);
         }
         Ok(Self {
-            slices: of_pairs.then(|| Slices::new(guard_alpha)),
+            slices: of_pairs.then(|| Slices::new(guard_alpha, policy.slice_tolerance)),
             policy: policy.clone(),
             stage,
             comparisons,
@@ -159,8 +162,7 @@ impl StageAnalysis {
         if self.policy.slice_tolerance >= 1.0 {
             return None;
         }
-        let (kind, key, gain) = self.slices.as_ref()?.fallen(self.policy.slice_tolerance)?;
-        Some(sentence::fallen(*kind, key, gain, self.policy.slice_tolerance))
+        self.slices.as_ref()?.fallen().map(|fallen| sentence::fallen(&fallen))
     }
 
     /// What still has to come for the stage to be passed.
@@ -249,5 +251,14 @@ fn is_shown_in(policy: &RolloutPolicy, stage: &LiveStage) -> bool {
             !policy.has_shadow() && *step as usize + 1 >= policy.canary.steps.len()
         }
         LiveStage::Watch => false,
+    }
+}
+
+/// Who answers in `stage`.
+fn answering(stage: &LiveStage) -> Answering {
+    match stage {
+        LiveStage::Shadow => Answering::Pairs,
+        LiveStage::Canary { percent, .. } if *percent < 100.0 => Answering::Both,
+        LiveStage::Canary { .. } | LiveStage::Watch => Answering::Candidate,
     }
 }

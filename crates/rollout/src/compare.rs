@@ -9,6 +9,11 @@
 //! Arms (canary, watch): each version has a sequence of its own at half the error, and the interval of difference
 //! or ratio is what both allow. Quantiles always are: the quantile of differences is not the difference of
 //! quantiles.
+//!
+//! Both rest on means that stay as they are, and keep what they have shown. So that a candidate which gets worse later is
+//! seen as well, every metric has alarms beside its sequences ([`Recent`]); and a sequence whose interval has become
+//! empty, which only a change of its mean brings about (or, with the probability that it may fail, chance), begins anew
+//! from there.
 
 use autoglm_domain::{MetricEvidence, MetricStatus, Preference};
 
@@ -16,13 +21,34 @@ use crate::{
     MeanSequence, PairedSequence, QuantileSequence,
     metric::{Better, Limit, Measure, Metric},
     observation::{Arm, Observation, Sides},
+    recent::{Answering, Lately, Recent},
 };
+
+/// Of a sequence's error, what it has until it begins anew for the first time; the rest is for all later ones, the `k`-th
+/// of which has `1 / (k (k + 1))` of it.
+const FIRST_SHARE: f64 = 0.9;
 
 /// A metric with all that came in.
 #[derive(Debug, Clone)]
 pub(crate) struct Comparison {
     pub(crate) metric: Metric,
+    errors: Errors,
+    answering: Answering,
     tracker: Tracker,
+    recent: Recent,
+    /// How often the sequences began anew.
+    restarts: u32,
+}
+
+/// How probable it may be that a metric says what is not so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Errors {
+    /// Each end of its interval, at all times together.
+    pub(crate) interval: f64,
+    /// Its alarms.
+    pub(crate) alarm: f64,
+    /// Pairs after which the interval is tightest, where that is known.
+    pub(crate) horizon: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,27 +67,22 @@ struct Held {
 }
 
 impl Comparison {
-    /// For pairs. Each end of the interval holds at error probability `alpha`; with a `horizon` it is tightest
-    /// after so many pairs.
-    pub(crate) fn of_pairs(metric: Metric, alpha: f64, horizon: Option<u64>) -> Self {
-        let tracker = match (metric.quantile(), horizon) {
-            (Some(p), _) => quantiles(p, alpha),
-            (None, Some(pairs)) => pairs_of(PairedSequence::with_horizon(2.0 * alpha, pairs)),
-            (None, None) => pairs_of(PairedSequence::new(2.0 * alpha)),
-        };
-        Self { metric, tracker }
-    }
-
-    /// For two arms.
-    pub(crate) fn of_arms(metric: Metric, alpha: f64) -> Self {
-        let tracker = match metric.quantile() {
-            Some(p) => quantiles(p, alpha),
-            None => {
+    /// Of what comes in as `answering` says.
+    pub(crate) fn new(metric: Metric, errors: Errors, answering: Answering) -> Self {
+        let alpha = FIRST_SHARE * errors.interval;
+        let tracker = match (metric.quantile(), answering, errors.horizon) {
+            (Some(p), ..) => {
+                let sequence = || Box::new(QuantileSequence::new(p, alpha));
+                Tracker::Quantiles { champion: sequence(), candidate: sequence() }
+            }
+            (None, Answering::Pairs, horizon) => pairs_of(alpha, horizon),
+            (None, ..) => {
                 let mean = || Box::new(MeanSequence::new(alpha));
                 Tracker::Means { champion: mean(), candidate: mean() }
             }
         };
-        Self { metric, tracker }
+        let recent = Recent::new(&metric, errors.alarm, answering);
+        Self { metric, errors, answering, tracker, recent, restarts: 0 }
     }
 
     /// Takes in a pair, where both sides have a value.
@@ -89,32 +110,44 @@ impl Comparison {
     /// Takes in a pair of values in the metric's unit.
     pub(crate) fn push_values(&mut self, theirs: f64, ours: f64) {
         let metric = &self.metric;
-        let Tracker::Pairs { sequence, champion, candidate } = &mut self.tracker else { return };
-        match metric.limit {
-            Limit::Difference(_) => sequence.push(metric.scaled(theirs), metric.scaled(ours)),
-            Limit::Absolute(limit) => sequence.push(metric.scaled(limit), metric.scaled(ours)),
+        let pair = match metric.limit {
+            Limit::Difference(_) => (metric.scaled(theirs), metric.scaled(ours)),
+            Limit::Absolute(limit) => (metric.scaled(limit), metric.scaled(ours)),
             Limit::Ratio(ratio) => {
                 let (theirs, ours) = (ratio * theirs.max(0.0), ours.max(0.0));
                 let sum = theirs + ours;
-                if sum > 0.0 { sequence.push(theirs / sum, ours / sum) } else { sequence.push(0.5, 0.5) }
+                if sum > 0.0 { (theirs / sum, ours / sum) } else { (0.5, 0.5) }
             }
-        }
-        *champion += theirs;
-        *candidate += ours;
+        };
+        self.push_shares(pair, (theirs, ours));
     }
 
     fn push_preference(&mut self, preference: Preference) {
-        let Tracker::Pairs { sequence, champion, candidate } = &mut self.tracker else { return };
         let sign = preference.sign();
-        sequence.push((1.0 - sign) / 2.0, (1.0 + sign) / 2.0);
-        *champion += (1.0 - sign) / 2.0;
-        *candidate += (1.0 + sign) / 2.0;
+        let pair = ((1.0 - sign) / 2.0, (1.0 + sign) / 2.0);
+        self.push_shares(pair, pair);
+    }
+
+    /// Takes in a pair as shares, 0 to 1, and as it is to be shown.
+    fn push_shares(&mut self, pair: (f64, f64), shown: (f64, f64)) {
+        let Tracker::Pairs { sequence, champion, candidate } = &mut self.tracker else { return };
+        sequence.push(pair.0, pair.1);
+        *champion += shown.0;
+        *candidate += shown.1;
+        let limit = match self.metric.limit {
+            Limit::Difference(limit) => limit / self.metric.width(),
+            Limit::Absolute(_) | Limit::Ratio(_) => 0.0,
+        };
+        self.recent.push_pair(&self.metric, pair.1 - pair.0, limit);
+        self.begin_anew_where_empty();
     }
 
     /// Takes in one answer of one arm. Pairs are not made of such.
     pub(crate) fn push(&mut self, arm: Arm, observation: &Observation) {
         let Some(value) = self.metric.value(observation) else { return };
         let metric = &self.metric;
+        // The limit that an answer is held against is what was known before it.
+        self.recent.push(metric, arm, value, champions_end(metric, &self.tracker));
         match (&mut self.tracker, arm) {
             (Tracker::Means { champion, .. }, Arm::Champion) => champion.push(metric.scaled(value)),
             (Tracker::Means { candidate, .. }, Arm::Candidate) => candidate.push(metric.scaled(value)),
@@ -122,6 +155,47 @@ impl Comparison {
             (Tracker::Quantiles { candidate, .. }, Arm::Candidate) => candidate.push(value),
             (Tracker::Pairs { .. }, _) => {}
         }
+        self.begin_anew_where_empty();
+    }
+
+    /// Where an interval is empty its mean did not stay as it was, and what was shown of it says nothing of now.
+    fn begin_anew_where_empty(&mut self) {
+        let (champion_is_empty, candidate_is_empty) = match &self.tracker {
+            Tracker::Pairs { sequence, .. } => (sequence.is_empty(), sequence.is_empty()),
+            Tracker::Means { champion, candidate } => (champion.is_empty(), candidate.is_empty()),
+            Tracker::Quantiles { .. } => return,
+        };
+        if !(champion_is_empty || candidate_is_empty) {
+            return;
+        }
+        self.restarts += 1;
+        let turn = f64::from(self.restarts);
+        let alpha = (1.0 - FIRST_SHARE) * self.errors.interval / (turn * (turn + 1.0));
+        match &mut self.tracker {
+            Tracker::Pairs { sequence, .. } => {
+                let left = self.errors.horizon.map(|all| all.saturating_sub(sequence.pairs()).max(1));
+                self.errors.horizon = left;
+                self.tracker = pairs_of(alpha, left);
+            }
+            Tracker::Means { champion, candidate } => {
+                // What both answer is comparable where it was answered at the same time. What the champion answered
+                // before the candidate took its place is all there is of it.
+                let both = self.answering == Answering::Both;
+                if both || champion_is_empty {
+                    **champion = MeanSequence::new(alpha);
+                }
+                if both || candidate_is_empty {
+                    **candidate = MeanSequence::new(alpha);
+                }
+            }
+            Tracker::Quantiles { .. } => {}
+        }
+    }
+
+    /// Once it is beyond its limit since some time: what came in since then.
+    pub(crate) fn lately(&self) -> Option<Lately> {
+        let (_, _, champion, _) = self.sides();
+        self.recent.lately(&self.metric, champion)
     }
 
     /// How it stands.
@@ -144,9 +218,10 @@ impl Comparison {
                 estimate >= limit,
             ),
         };
-        match (breached, shown, within) {
+        match (breached || self.recent.rings(), shown, within) {
             (true, _, _) => MetricStatus::Breached,
-            (_, true, _) => MetricStatus::Shown,
+            // What was shown once and is not so any more was true of another time.
+            (_, true, true) => MetricStatus::Shown,
             (_, _, true) => MetricStatus::Within,
             _ => MetricStatus::Beyond,
         }
@@ -214,18 +289,7 @@ impl Comparison {
         if sequence.pairs() == 0 {
             return Held::default();
         }
-        let width = match self.metric.measure {
-            Measure::Judge => 1.0,
-            _ => self.metric.range.1 - self.metric.range.0,
-        };
-        let shown = |difference: f64| match self.metric.limit {
-            Limit::Difference(_) => Some(difference * width),
-            Limit::Absolute(limit) => Some(limit + difference * width),
-            // (x - r y) / (x + r y) = D  <=>  x / y = r (1 + D) / (1 - D)
-            Limit::Ratio(ratio) => {
-                (difference < 1.0).then(|| ratio * (1.0 + difference) / (1.0 - difference))
-            }
-        };
+        let shown = |difference: f64| self.metric.of_difference(difference);
         let estimate = shown(sequence.difference()).or(Some(f64::MAX));
         Held { estimate, lower: shown(sequence.lower()), upper: shown(sequence.upper()) }
     }
@@ -256,11 +320,22 @@ impl Comparison {
     }
 }
 
-fn pairs_of(sequence: PairedSequence) -> Tracker {
+/// A tracker of pairs, each end of whose interval holds at error probability `alpha`.
+fn pairs_of(alpha: f64, horizon: Option<u64>) -> Tracker {
+    let sequence = match horizon {
+        Some(pairs) => PairedSequence::with_horizon(2.0 * alpha, pairs),
+        None => PairedSequence::new(2.0 * alpha),
+    };
     Tracker::Pairs { sequence: Box::new(sequence), champion: 0.0, candidate: 0.0 }
 }
 
-fn quantiles(p: f64, alpha: f64) -> Tracker {
-    let sequence = || Box::new(QuantileSequence::new(p, alpha));
-    Tracker::Quantiles { champion: sequence(), candidate: sequence() }
+/// The end of the champion's interval that leaves the candidate most room, in the metric's unit.
+fn champions_end(metric: &Metric, tracker: &Tracker) -> Option<f64> {
+    match (tracker, metric.better) {
+        (Tracker::Pairs { .. }, _) => None,
+        (Tracker::Means { champion, .. }, Better::Lower) => Some(metric.unscaled(champion.upper())),
+        (Tracker::Means { champion, .. }, Better::Higher) => Some(metric.unscaled(champion.lower())),
+        (Tracker::Quantiles { champion, .. }, Better::Lower) => champion.upper(),
+        (Tracker::Quantiles { champion, .. }, Better::Higher) => champion.lower(),
+    }
 }

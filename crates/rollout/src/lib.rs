@@ -13,6 +13,7 @@
 //! several versions against one another ([`AbAnalysis`]). Nothing here knows how an adapter is loaded or where it is
 //! stored, how traffic is split, or how two answers are compared; nothing here scans an adapter.
 
+mod alarm;
 mod gamblers;
 mod mean;
 mod quantile;
@@ -35,6 +36,7 @@ mod live;
 mod metric;
 mod observation;
 mod policy;
+mod recent;
 mod sentence;
 mod slices;
 pub mod sticky;
@@ -45,6 +47,7 @@ mod trial;
 mod error;
 
 pub use ab::{AbAnalysis, AbReport, assigned};
+pub use alarm::Alarm;
 pub use analysis::{StageAnalysis, StageResult};
 pub use cache::AnswerCache;
 pub use config::GateConfig;

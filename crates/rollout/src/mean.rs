@@ -91,6 +91,12 @@ impl MeanSequence {
         self.count
     }
 
+    /// Whether no mean is left that all of it could have come from: it did not stay what it was. (Where the mean lies
+    /// between two neighbours of the grid, a very long sequence comes to say so as well.)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rising.ruled_out() >= self.falling.last_open()
+    }
+
     /// Mean so far; `None` before the first observation.
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.sum / self.count as f64)

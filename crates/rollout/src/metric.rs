@@ -218,6 +218,25 @@ impl Metric {
         self.range.0 + share * (self.range.1 - self.range.0)
     }
 
+    /// From its least to its largest value, as pairs are compared.
+    pub(crate) fn width(&self) -> f64 {
+        // A judge's preference goes from -1 to 1, and so does the difference of two shares.
+        if self.measure == Measure::Judge { 1.0 } else { self.range.1 - self.range.0 }
+    }
+
+    /// What is held against the limit, in the metric's unit, where pairs have the mean difference `difference`, -1 to 1;
+    /// `None` where no number says it.
+    pub(crate) fn of_difference(&self, difference: f64) -> Option<f64> {
+        match self.limit {
+            Limit::Difference(_) => Some(difference * self.width()),
+            Limit::Absolute(limit) => Some(limit + difference * self.width()),
+            // (x - r y) / (x + r y) = D  <=>  x / y = r (1 + D) / (1 - D)
+            Limit::Ratio(ratio) => {
+                (difference < 1.0).then(|| ratio * (1.0 + difference) / (1.0 - difference))
+            }
+        }
+    }
+
     /// The quantile's `p`, where it is one.
     pub(crate) fn quantile(&self) -> Option<f64> {
         match self.measure {

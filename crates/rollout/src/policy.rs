@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     GateConfig, RolloutError,
-    compare::Comparison,
+    compare::{Comparison, Errors},
     metric::{self, Better, Limit, Metric, MetricConfig, MetricRole},
+    recent::Answering,
 };
 
 /// The way of a candidate: the offline gate, then, with `live`, shadow, canary steps and a watch window.
@@ -263,7 +264,8 @@ impl RolloutPolicy {
             };
             return if possible { Ok(()) } else { never("has a limit below every value".into()) };
         }
-        let mut best = Comparison::of_pairs(metric.clone(), self.alpha, Some(self.shadow.max_pairs));
+        let errors = Errors { interval: self.alpha, alarm: self.alpha, horizon: Some(self.shadow.max_pairs) };
+        let mut best = Comparison::new(metric.clone(), errors, Answering::Pairs);
         let (least, most) = metric.range;
         let (theirs, ours) = match metric.better {
             Better::Higher => (least, most),

@@ -3,18 +3,23 @@
 use autoglm_domain::{LiveStage, MetricEvidence, MetricStatus};
 
 use crate::{
-    PairedSequence, SliceKind, StageAnalysis,
+    SliceKind, StageAnalysis,
     compare::Comparison,
     metric::{Limit, Measure, Metric},
+    slices::Fallen,
 };
 
 /// A guard, or a gain that cannot come any more.
 pub(crate) fn breach(comparison: &Comparison, evidence: &MetricEvidence) -> String {
-    format!(
-        "`{}` is shown to be beyond its limit: {}",
-        evidence.metric,
-        numbers(&comparison.metric, evidence)
-    )
+    let metric = &comparison.metric;
+    let lately = comparison.lately().map_or_else(String::new, |lately| {
+        let over = format!("over the last {} answers", lately.count);
+        match lately.estimate {
+            Some(estimate) => format!("{} {over}; in all ", number(metric, estimate)),
+            None => format!("{over}; in all "),
+        }
+    });
+    format!("`{}` is shown to be beyond its limit: {lately}{}", evidence.metric, numbers(metric, evidence))
 }
 
 /// A gain that is not shown yet.
@@ -38,20 +43,25 @@ pub(crate) fn beyond(comparison: &Comparison, evidence: &MetricEvidence) -> Stri
 }
 
 /// A slice that fell.
-pub(crate) fn fallen(kind: SliceKind, key: &str, gain: &PairedSequence, tolerance: f64) -> String {
-    let kind = match kind {
+pub(crate) fn fallen(slice: &Fallen<'_>) -> String {
+    let kind = match slice.kind {
         SliceKind::All => "whole",
         SliceKind::Route => "route",
         SliceKind::Cluster => "cluster",
         SliceKind::PrincipalGroup => "principal group",
     };
+    let gain = slice.gain;
+    let lately = slice.lately.map_or_else(String::new, |(pairs, gain)| {
+        format!("{:+.1} points over the last {pairs} pairs; in all ", gain * 100.0)
+    });
     format!(
-        "the {kind} `{key}` is shown to have fallen: {:+.1} points over {} pairs ({:+.1} to {:+.1}), it may fall {:.1}",
+        "the {kind} `{}` is shown to have fallen: {lately}{:+.1} points over {} pairs ({:+.1} to {:+.1}), it may fall {:.1}",
+        slice.key,
         gain.difference() * 100.0,
         gain.pairs(),
         gain.lower() * 100.0,
         gain.upper() * 100.0,
-        tolerance * 100.0
+        slice.tolerance * 100.0
     )
 }
 

@@ -144,6 +144,12 @@ impl PairedSequence {
         GRID.get(GRID.len() - 1 - self.falling.ruled_out()).copied().unwrap_or(1.0)
     }
 
+    /// Whether no mean is left that all of it could have come from: it did not stay what it was. (Where the mean lies
+    /// between two neighbours of the grid, a very long sequence comes to say so as well.)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rising.ruled_out() >= self.falling.last_open()
+    }
+
     /// Mean difference so far, 0 before the first pair.
     pub fn difference(&self) -> f64 {
         (self.candidate_sum - self.champion_sum) / self.pairs.max(1) as f64

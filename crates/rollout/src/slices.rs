@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use autoglm_domain::{PairedEvidence, ShadowPair};
 use serde::Serialize;
 
-use crate::PairedSequence;
+use crate::{Alarm, PairedSequence};
 
 /// Most slices of one kind; what comes in later shares one called `other`.
 const MOST: usize = 200;
@@ -52,6 +52,8 @@ pub struct SliceSummary {
 #[derive(Debug, Clone)]
 struct Slice {
     gain: PairedSequence,
+    /// Rings when the slice has fallen since some time.
+    alarm: Alarm,
     exact: u64,
     normalised: u64,
     distance: f64,
@@ -60,18 +62,31 @@ struct Slice {
     format_errors: i64,
 }
 
+/// A slice that has fallen.
+#[derive(Debug)]
+pub(crate) struct Fallen<'a> {
+    pub(crate) kind: SliceKind,
+    pub(crate) key: &'a str,
+    pub(crate) gain: &'a PairedSequence,
+    /// Since the change, where it fell after a good time: pairs, and their mean gain.
+    pub(crate) lately: Option<(u64, f64)>,
+    pub(crate) tolerance: f64,
+}
+
 /// All slices of a rollout.
 #[derive(Debug, Clone)]
 pub struct Slices {
     alpha: f64,
+    tolerance: f64,
     slices: BTreeMap<(SliceKind, String), Slice>,
 }
 
 impl Slices {
-    /// Slices whose sequences hold *together* at error probability `alpha`, each end for itself: the `k`-th slice
-    /// that turns up has `alpha / (k (k + 1))`, which adds up to no more than `alpha` however many there are.
-    pub fn new(alpha: f64) -> Self {
-        Self { alpha, slices: BTreeMap::new() }
+    /// Slices of which one is said to have fallen by more than `tolerance`, though none has, with probability at most
+    /// `alpha`: the `k`-th slice that turns up has `alpha / (k (k + 1))`, which adds up to no more than `alpha` however
+    /// many there are. Half of it is its interval's, half its alarm's.
+    pub fn new(alpha: f64, tolerance: f64) -> Self {
+        Self { alpha, tolerance, slices: BTreeMap::new() }
     }
 
     /// Takes in a pair.
@@ -93,7 +108,8 @@ impl Slices {
         let turn = self.slices.len() as f64 + 1.0;
         let alpha = self.alpha / (turn * (turn + 1.0));
         let slice = self.slices.entry(at).or_insert_with(|| Slice {
-            gain: PairedSequence::new(2.0 * alpha),
+            gain: PairedSequence::new(alpha),
+            alarm: Alarm::new(alpha / 2.0),
             exact: 0,
             normalised: 0,
             distance: 0.0,
@@ -103,6 +119,7 @@ impl Slices {
         });
         let gain = pair.gain();
         slice.gain.push((-gain).max(0.0), gain.max(0.0));
+        slice.alarm.push((1.0 - gain) / 2.0, (1.0 + self.tolerance) / 2.0);
         let diff = &pair.diff;
         slice.exact += u64::from(diff.exact);
         slice.normalised += u64::from(diff.normalised);
@@ -115,15 +132,21 @@ impl Slices {
         slice.format_errors += broken(diff.candidate.format_kept) - broken(diff.champion.format_kept);
     }
 
-    /// The slice that is shown to have fallen by more than `tolerance`, the worst one first; never the whole.
-    pub(crate) fn fallen(&self, tolerance: f64) -> Option<(&SliceKind, &str, &PairedSequence)> {
+    /// The slice that is shown to have fallen by more than the tolerance, the worst one first; never the whole.
+    pub(crate) fn fallen(&self) -> Option<Fallen<'_>> {
+        let has_fallen = |slice: &Slice| slice.gain.upper() < -self.tolerance || slice.alarm.rings();
         let fallen = self
             .slices
             .iter()
-            .filter(|((kind, _), slice)| *kind != SliceKind::All && slice.gain.upper() < -tolerance);
-        fallen
-            .min_by(|a, b| a.1.gain.upper().total_cmp(&b.1.gain.upper()))
-            .map(|((kind, key), slice)| (kind, key.as_str(), &slice.gain))
+            .filter(|((kind, _), slice)| *kind != SliceKind::All && has_fallen(slice))
+            .min_by(|a, b| a.1.gain.upper().total_cmp(&b.1.gain.upper()));
+        fallen.map(|((kind, key), slice)| Fallen {
+            kind: *kind,
+            key,
+            gain: &slice.gain,
+            lately: slice.alarm.since().map(|since| (since.count, 1.0 - 2.0 * since.mean())),
+            tolerance: self.tolerance,
+        })
     }
 
     /// Every slice, the whole first, then by kind and key.

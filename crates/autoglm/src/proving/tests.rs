@@ -1,6 +1,7 @@
 //! Whole rollouts on the traffic of a real server: two versions that were trained to say one word each, and users who
 //! say what would have been right.
 
+mod changes;
 mod judging;
 
 use std::time::Duration;
@@ -67,15 +68,25 @@ async fn begin(host: &Host, [champion, candidate]: [VersionNumber; 2]) -> Rollou
 }
 
 /// Asks and says that `right` is right, until the rollout has ended; gives who answered, in order, and how it ended.
-async fn converse(host: &Host, id: RolloutId, right: &str) -> (Vec<VersionNumber>, RolloutState) {
+async fn converse(host: &Host, id: RolloutId, right: &'static str) -> (Vec<VersionNumber>, RolloutState) {
+    converse_as(host, id, |_| right).await
+}
+
+/// The same where `right` says what is right for each request.
+async fn converse_as(
+    host: &Host,
+    id: RolloutId,
+    right: impl Fn(usize) -> &'static str,
+) -> (Vec<VersionNumber>, RolloutState) {
     let client = host.client().unwrap();
     let mut answered = Vec::new();
     let utterances: Vec<_> = host.stream.tasks.iter().flat_map(|task| &task.traffic).collect();
     for utterance in utterances.into_iter().cycle().take(2000) {
         let asking = Asking { recall: Some(RecallMode::Off), ..Asking::default() };
         let answer = client.ask(utterance, asking).await.unwrap_or_else(|error| panic!("{error}"));
+        let right = right(answered.len()).to_owned();
         answered.push(answer.version.unwrap());
-        client.tell(&answer.id, &Opinion::Correction(right.to_owned())).await.unwrap();
+        client.tell(&answer.id, &Opinion::Correction(right)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(10)).await;
         let rollouts = host.parts().store.rollouts().await.unwrap();
         let rollout = rollouts.into_iter().find(|rollout| rollout.id == id).unwrap();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod bad_candidates;
+mod changes;
 mod coverage;
 mod fakes;
 mod gate;
