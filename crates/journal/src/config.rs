@@ -16,6 +16,9 @@ pub struct Config {
     pub queue_appends: usize,
     /// Most events in one append; a larger one is refused as invalid.
     pub max_append_events: usize,
+    /// Whether a commit waits until the disk has it (SQLite). Without, what was acknowledged outlives the end of the process,
+    /// however sudden, but the last moments before a power cut may be lost.
+    pub fsync: bool,
     /// Connections for reading.
     pub readers: u32,
     /// How long to wait for another process that is writing.
@@ -34,6 +37,7 @@ impl Default for Config {
             max_batch_appends: 256,
             queue_appends: 1024,
             max_append_events: 10_000,
+            fsync: true,
             readers: 4,
             busy_timeout_ms: 5_000,
             outage_ms: 10_000,

@@ -1,5 +1,6 @@
 //! SQLite: one file, one machine.
 
+mod bulk;
 pub(crate) mod open;
 
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
     Config, JournalError, SqlStore,
-    db::db_of,
+    db::{Db, db_of},
     read,
     store::Engine,
     writer::{Append, Commit, Outcome, Writer, apply_batch},
@@ -60,7 +61,7 @@ impl SqlStore<Sqlite> {
         let at_path = |error: JournalError| error.while_opening(path);
         let (connection, options) = open::open(path, &config).await.map_err(at_path)?;
         let readers = open::readers(path, &config).await.map_err(at_path)?;
-        let file = File { connection: Some(connection), options };
+        let file = File { connection: Some(connection), last: None, options };
         let writer = Writer::start(file, config.max_batch_appends, config.queue_appends);
         Ok(Self::over(Sqlite { path: path.to_path_buf() }, readers, Some(writer), &config))
     }
@@ -106,6 +107,8 @@ async fn size(path: &Path) -> u64 {
 struct File {
     /// Dropped after a failure, for SQLite may have rolled back on its own; the next batch opens another.
     connection: Option<SqliteConnection>,
+    /// Position of the last event, unless somebody else has written since, which a row at its position then says.
+    last: Option<i64>,
     options: SqliteConnectOptions,
 }
 
@@ -117,17 +120,48 @@ impl File {
     }
 }
 
+/// Begins a transaction that nobody else writes beside; the position of the last event. Both in one round.
+async fn begin(connection: &mut SqliteConnection) -> Result<i64, JournalError> {
+    const BEGIN: &str = "BEGIN IMMEDIATE; SELECT coalesce(max(seq), 0) FROM events";
+    let last: Vec<(i64,)> = connection.rows(BEGIN, &[]).await?;
+    Ok(last.first().map_or(0, |last| last.0))
+}
+
 impl Commit for File {
     async fn commit(&mut self, appends: &[Append]) -> Result<Vec<Outcome>, JournalError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        let last = read::last_seq(&mut *transaction).await?;
+        // Whatever fails from here on drops the connection, and with it what was not committed.
+        let quick = match self.last.take() {
+            Some(last) => bulk::commit(&mut connection, last, appends).await.map(|it| (last, it)),
+            None => None,
+        };
+        if let Some((last, Ok(events))) = quick {
+            (self.last, self.connection) = (Some(last + events), Some(connection));
+            return Ok(appends.iter().map(|_| Ok(())).collect());
+        }
+        match quick {
+            // Somebody else may have written since, or one of the rows cannot be.
+            Some((_, Err(error))) if bulk::is_refusal(&error) => {
+                connection.execute("ROLLBACK", &[]).await?;
+            }
+            Some((_, Err(error))) => return Err(error),
+            _ => {}
+        }
+        let last = begin(&mut connection).await?;
         // Who holds the data directory's lock leads; there is no other.
-        let (_, outcomes) = apply_batch(&mut *transaction, last, true, appends).await?;
-        transaction.commit().await?;
+        let (last, outcomes) = match bulk::apply(&mut connection, last, appends).await {
+            Err(error) if bulk::is_refusal(&error) => {
+                connection.execute("ROLLBACK", &[]).await?;
+                let last = begin(&mut connection).await?;
+                apply_batch(&mut connection, last, true, appends).await?
+            }
+            applied => applied?,
+        };
+        connection.execute("COMMIT", &[]).await?;
+        self.last = Some(last);
         self.connection = Some(connection);
         Ok(outcomes)
     }
@@ -145,7 +179,7 @@ impl Commit for File {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{db::Db, read::*};
+    use crate::read::*;
 
     /// Each statement finds its rows by an index, or walks a table in the order it is asked for.
     #[tokio::test]

@@ -19,6 +19,9 @@ const APPLICATION_ID: i64 = 0x6167_6c6d;
 /// The log is cut back to this size after a burst.
 const JOURNAL_SIZE_LIMIT: &str = "67108864"; // 64 MiB
 
+/// Compiled statements that a connection keeps.
+const STATEMENTS: usize = 256;
+
 /// Page size that `max_file_mib` is counted in.
 const PAGES_PER_MIB: u64 = 256;
 
@@ -93,8 +96,10 @@ fn options(path: &Path, config: &Config) -> SqliteConnectOptions {
         .busy_timeout(config.busy_timeout())
         .foreign_keys(true)
         // In WAL mode only FULL makes a commit wait for the disk: https://www.sqlite.org/pragma.html#pragma_synchronous
-        .synchronous(SqliteSynchronous::Full)
+        .synchronous(if config.fsync { SqliteSynchronous::Full } else { SqliteSynchronous::Normal })
         .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
+        // The writer has one for each number of rows.
+        .statement_cache_capacity(STATEMENTS)
         .disable_statement_logging()
 }
 
@@ -177,7 +182,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_writer_waits_for_the_disk() {
+    async fn the_writer_waits_for_the_disk_unless_it_is_told_not_to() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.sqlite");
         let (mut first, options) = open(&path, &Config::default()).await.unwrap();
@@ -188,5 +193,9 @@ mod tests {
             let keys: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&mut *db).await.unwrap();
             assert_eq!((full, mode.as_str(), keys), (2, "wal", 1));
         }
+        let quick = Config { fsync: false, ..Config::default() };
+        let (mut db, _) = open(&path, &quick).await.unwrap();
+        let normal: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut db).await.unwrap();
+        assert_eq!(normal, 1);
     }
 }

@@ -38,6 +38,46 @@ async fn a_full_queue_makes_callers_wait_and_loses_nothing() {
     assert_eq!(count(&store).await, 100);
 }
 
+/// Answers and assessments share statements; each append is refused or written for itself all the same.
+#[tokio::test]
+async fn of_many_at_once_only_those_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Config::default()).await;
+    let twice = |n: u64| if n == 40 { 7 } else { n };
+    let answers = join_all((1..=100).map(|n| store.append(vec![event::interaction(twice(n))]))).await;
+    let refused: Vec<usize> = (0..100).filter(|n| answers[*n].is_err()).collect();
+    assert_eq!(refused, [39]);
+    assert_eq!(answers[39].as_ref().unwrap_err().kind, ErrorKind::Conflict);
+    // The fourth is of an answer that there is not, the fifth of one that has an assessment already, which it replaces.
+    let of = |n: u64| match n {
+        4 => 999,
+        5 => 3,
+        n => n,
+    };
+    let assessments = join_all((1..=30).map(|n| store.append(vec![event::assessment(n, of(n), true)]))).await;
+    let refused: Vec<usize> = (0..30).filter(|n| assessments[*n].is_err()).collect();
+    assert_eq!(refused, [3]);
+    assert_eq!(assessments[3].as_ref().unwrap_err().kind, ErrorKind::NotFound);
+    let latest = store.interaction(id(3)).await.unwrap().assessment.unwrap();
+    assert_eq!(latest, samples::assessment(5, 3, true));
+    assert_eq!(store.assessment_lag().await.unwrap(), 99 - 28);
+    let seqs: Vec<i64> = store.events_after(0, 1000).await.unwrap().iter().map(|it| it.seq).collect();
+    assert_eq!(seqs, (1..=99 + 29).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn answers_of_two_stores_on_one_file_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = tokio::join!(open(&folder, Config::default()), open(&folder, Config::default()));
+    for n in 1..=20 {
+        let store = if n % 3 == 0 { &one } else { &other };
+        store.append(vec![event::interaction(n)]).await.unwrap();
+    }
+    let recorded = one.events_after(0, 1000).await.unwrap();
+    let expected: Vec<(i64, Event)> = (1..=20).map(|n| (n as i64, event::interaction(n))).collect();
+    assert_eq!(recorded.into_iter().map(|it| (it.seq, it.event)).collect::<Vec<_>>(), expected);
+}
+
 #[tokio::test]
 async fn two_stores_on_one_file_take_turns() {
     let folder = tempfile::tempdir().unwrap();
