@@ -15,6 +15,8 @@ use crate::{consolidate::Consolidation, node::Parts, proving, signals::Working};
 
 /// How many answers are assessed at a time.
 const ASSESS_BATCH: usize = 128;
+/// Least time from one batch that is not full to the next, so that answers under load are not assessed one by one.
+const GATHER: Duration = Duration::from_millis(10);
 /// Longest sleep of the loop without a bell.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -22,6 +24,7 @@ const TICK: Duration = Duration::from_millis(500);
 pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
     let mut patterns = parts.evaluator.patterns(parts.store.patterns().await.unwrap_or_default());
     loop {
+        let next = tokio::time::Instant::now() + GATHER;
         let batch = match parts.evaluator.assess_pending(&*parts.store, &patterns, ASSESS_BATCH).await {
             Ok(batch) => batch,
             Err(error) => {
@@ -34,6 +37,7 @@ pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
             let _ = tokio::time::timeout(TICK, parts.signals.recorded.notified()).await;
             continue;
         }
+        let is_full = batch.events.len() >= ASSESS_BATCH;
         // Remembered first: if the process ends in between, the answers are assessed again and remembering them
         // again changes nothing.
         let judged = proving::judged(&batch.events);
@@ -46,6 +50,9 @@ pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
             Ok(()) => {
                 patterns = batch.patterns;
                 judged.into_iter().for_each(|id| parts.proving.said(id));
+                if !is_full {
+                    tokio::time::sleep_until(next).await;
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "assessments could not be recorded and will be made again");

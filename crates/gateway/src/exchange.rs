@@ -143,7 +143,8 @@ impl Exchange {
 
     /// What memory says. The messages are lent to the blocking thread and come back; nothing is copied.
     async fn consult(&mut self, prompt: usize) -> RecallDecision {
-        if self.request.recall == Some(RecallMode::Off) {
+        let recall = &self.shared.gateway.recall;
+        if self.request.recall == Some(RecallMode::Off) || recall.is_silent(self.request.recall) {
             return RecallDecision::None;
         }
         let Some(slot) = self.request.prompts.get_mut(prompt) else { return RecallDecision::None };

@@ -135,6 +135,12 @@ pub trait Recall: Send + Sync {
     /// [`RecallMode::Off`], which does not ask at all); `None` leaves it to the configuration. An error does
     /// not fail the request: the weights alone answer.
     fn consult(&self, messages: &[ChatMessage], mode: Option<RecallMode>) -> Result<RecallDecision>;
+
+    /// Whether it has nothing to say to anyone now, so that it need not be asked. Must return at once.
+    fn is_silent(&self, mode: Option<RecallMode>) -> bool {
+        let _ = mode;
+        false
+    }
 }
 
 /// Port: who wants to know that something was recorded. Called after the append returned, on the request's

@@ -279,6 +279,11 @@ impl Memory {
         self.pool.read().cluster_names()
     }
 
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.pool.read().entries.is_empty()
+    }
+
     /// Counts for `/metrics` and people.
     pub fn stats(&self) -> Stats {
         Stats::of(&self.pool.read())

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{
     Host, Latency,
     latency::ms,
+    resident::rss_mb,
     traffic::{self, Prompts},
 };
 use crate::{
@@ -75,18 +76,10 @@ async fn measure(host: &Host, connections: &[usize], time: Duration) -> Result<L
             requests_per_s: (samples.len() - failed) as f64 / seconds,
             latency: Latency::of(samples.iter().map(|sample| sample.latency)),
             failed,
-            rss_mb: rss_mb(),
+            rss_mb: rss_mb(std::process::id()),
         });
     }
     Ok(LoadReport { loads })
-}
-
-/// Memory of this process now.
-fn rss_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kb: f64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kb / 1024.0)
 }
 
 /// Prints it.

@@ -7,10 +7,12 @@
 mod host;
 mod instant;
 mod latency;
+mod resident;
 mod traffic;
 
 pub(crate) mod corrections;
 pub(crate) mod engine;
+pub(crate) mod gateway;
 pub(crate) mod load;
 pub(crate) mod perplexity;
 pub(crate) mod rollback;

@@ -41,6 +41,8 @@ enum BenchCommand {
     Serving(ServingArgs),
     /// Requests a second by the number of connections
     Load(LoadArgs),
+    /// What the gateway adds in front of an upstream that answers at once, with recording and a shadow; other gateways beside it
+    Gateway(GatewayArgs),
     /// Prefill, decode and a training step on random weights
     Engine(EngineArgs),
     /// How well a model foresees a text
@@ -103,6 +105,31 @@ struct LoadArgs {
     /// Seconds for each
     #[arg(long, default_value_t = 10.0, value_name = "S")]
     seconds: f64,
+}
+
+#[derive(Debug, Args)]
+struct GatewayArgs {
+    /// Connections that ask
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    connections: usize,
+    /// Requests a second, one measurement each, after the one without a pause
+    #[arg(long, value_delimiter = ',', default_value = "500,2000", value_name = "RATE")]
+    rates: Vec<f64>,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 5.0, value_name = "S")]
+    seconds: f64,
+    /// Share of the conversations that a candidate answers too, in percent
+    #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
+    shadow: f64,
+    /// Where the upstream listens, for gateways that are started beforehand
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    upstream: std::net::SocketAddr,
+    /// Another gateway that asks this upstream: NAME=MODEL@BASE_URL, or with #PID at its end; may be repeated
+    #[arg(long, value_name = "PEER")]
+    peer: Vec<bench::gateway::Peer>,
+    /// Send so many requests instead, and tell the memory ten times
+    #[arg(long, value_name = "N")]
+    requests: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -195,6 +222,22 @@ pub(super) async fn run(args: BenchArgs, settings: &SettingsArgs, printer: &Prin
             args.connections.iter().try_for_each(|n| within("connections", *n as f64, 1.0, 1024.0))?;
             let report = bench::load::run(settings, &args.connections, seconds(args.seconds)?).await?;
             show(&report, json, printer, bench::load::print)
+        }
+        BenchCommand::Gateway(args) => {
+            within("connections", args.connections as f64, 1.0, 1024.0)?;
+            within("shadow", args.shadow, 0.0, 100.0)?;
+            args.rates.iter().try_for_each(|rate| within("rates", *rate, 1.0, 100_000.0))?;
+            let plan = bench::gateway::Plan {
+                connections: args.connections,
+                rates: args.rates,
+                time: seconds(args.seconds)?,
+                shadow: args.shadow / 100.0,
+                upstream: args.upstream,
+                peers: args.peer,
+                requests: args.requests,
+            };
+            let report = bench::gateway::run(settings, &plan, |text| printer.note(text)).await?;
+            show(&report, json, printer, bench::gateway::print)
         }
         BenchCommand::Engine(args) => {
             within("threads", args.threads as f64, 1.0, 1024.0)?;

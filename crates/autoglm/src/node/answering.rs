@@ -42,13 +42,18 @@ impl Answering {
             // Before a large model is read in vain.
             settings.engine.device.check()?;
         }
-        let (model, codec) =
-            load_model(starter::resolve(settings)?, settings.engine.weights.format(), Arc::clone(clock))
-                .await?;
+        let load = async || {
+            let folder = starter::resolve(settings)?;
+            load_model(folder, settings.engine.weights.format(), Arc::clone(clock)).await
+        };
         let seed = ids.next_uuid().as_u64_pair().1;
         if settings.upstream.is_set() {
-            return Self::with_upstream(settings, model, codec, clock, seed).await;
+            let embeds_elsewhere = !settings.upstream.embedding_model.is_empty();
+            let local =
+                if embeds_elsewhere && !has_local_copy(settings) { None } else { Some(load().await?) };
+            return Self::with_upstream(settings, local, clock, seed).await;
         }
+        let (model, codec) = load().await?;
         let mut serving = settings.engine.serving.clone();
         serving.seed ^= seed;
         let engine = Answerer::Engine(serve(settings.engine.device, &model, &codec, &serving)?);
@@ -62,22 +67,24 @@ impl Answering {
         })
     }
 
+    /// `local` is the model of this process, where it needs one: to embed or to train with.
     async fn with_upstream(
         settings: &Settings,
-        model: Arc<Model>,
-        codec: TextCodec,
+        local: Option<(Arc<Model>, TextCodec)>,
         clock: &Arc<dyn Clock>,
         seed: u64,
     ) -> Result<Self> {
         let config = settings.upstream.clone();
-        let copy = has_local_copy(settings);
-        let counter = copy.then(|| Arc::new(LocalTokens(codec.clone())) as Arc<dyn CountTokens>);
+        let copy = local.as_ref().filter(|_| has_local_copy(settings));
+        let counter = copy.map(|(_, codec)| Arc::new(LocalTokens(codec.clone())) as Arc<dyn CountTokens>);
         let key = api_key("upstream.api_key_env", &config.api_key_env)?;
         let upstream = Upstream::new(config, key.as_deref(), counter, Arc::clone(clock), seed)?;
         let known = find_out(&upstream).await?;
         let model_name = model_name(settings, known.as_ref())?;
         let no_training = match known.map(|known| known.adapters) {
-            _ if !copy => Some("`model.path` names no local copy of the upstream's model".to_owned()),
+            _ if copy.is_none() => {
+                Some("`model.path` names no local copy of the upstream's model".to_owned())
+            }
             Some(Err(reason)) => Some(format!("the upstream would not get what is trained: {reason}")),
             Some(Ok(_)) | None => None,
         };
@@ -87,18 +94,20 @@ impl Answering {
             }
             None => tracing::info!("training is on, with the local copy of the upstream's model"),
         }
-        let embedder: Arc<dyn Embedder> = match settings.upstream.embedding_model.as_str() {
-            "" => Arc::new(ModelEmbedder::new(Arc::clone(&model), codec.clone())?),
+        let embedder: Arc<dyn Embedder> = match &local {
+            Some((model, codec)) if settings.upstream.embedding_model.is_empty() => {
+                Arc::new(ModelEmbedder::new(Arc::clone(model), codec.clone())?)
+            }
             _ => Arc::new(upstream.embedder().await?),
         };
         let engine = Answerer::Upstream(Box::new(upstream));
-        let trainer: Arc<dyn Trainer> = match &no_training {
-            Some(reason) => Arc::new(Untrained(reason.clone())),
-            None => Arc::new(trainer(settings, &model, &codec, &engine)?),
+        let trainer: Arc<dyn Trainer> = match (&no_training, copy) {
+            (None, Some((model, codec))) => Arc::new(trainer(settings, model, codec, &engine)?),
+            (reason, _) => Arc::new(Untrained(reason.clone().unwrap_or_default())),
         };
         Ok(Self {
             engine: Arc::new(engine),
-            base: if copy { model.hash() } else { named_base(&model_name) },
+            base: copy.map_or_else(|| named_base(&model_name), |(model, _)| model.hash()),
             model_name,
             embedder,
             trainer,

@@ -29,6 +29,11 @@ impl autoglm_gateway::Recall for FromMemory {
             },
         })
     }
+
+    fn is_silent(&self, mode: Option<RecallMode>) -> bool {
+        let is_off = mode.is_none() && self.0.config().recall == autoglm_memory::RecallMode::Off;
+        is_off || self.0.is_empty()
+    }
 }
 
 fn answer(found: Recalled) -> RecallDecision {
