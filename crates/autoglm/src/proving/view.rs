@@ -14,6 +14,9 @@ use super::{
 };
 use crate::node::Parts;
 
+/// Pairs that are put on record together.
+const SETTLED_AT_ONCE: usize = 64;
+
 /// One stage of one rollout as it is looked at.
 pub(super) struct View {
     pub(super) rollout: RolloutId,
@@ -109,26 +112,37 @@ impl View {
             })
             .map(|(id, _)| *id)
             .collect();
-        for id in due {
-            let record = parts.store.interaction(id).await?;
-            let Some(pair) = self.pairs.get(&id) else { continue };
-            if !is_settled(parts, &record, self.pairs.len()) {
-                continue;
+        for some in due.chunks(SETTLED_AT_ONCE) {
+            let mut judged = Vec::with_capacity(some.len());
+            for id in some {
+                let record = parts.store.interaction(*id).await?;
+                let Some(pair) = self.pairs.get(id) else { continue };
+                if !is_settled(parts, &record, self.pairs.len()) {
+                    continue;
+                }
+                let mut pair = judge(parts, pair.clone(), &record).await?;
+                pair.preference = self.preferred.get(id).copied().flatten().or(pair.preference);
+                judged.push(pair);
             }
-            let mut judged = judge(parts, pair.clone(), &record).await?;
-            judged.preference = self.preferred.get(&id).copied().flatten().or(judged.preference);
-            parts.store.append(vec![Event::ShadowPair(Box::new(judged.clone()))]).await?;
-            self.pairs.remove(&id);
-            self.settling.said.remove(&id);
-            self.asked.remove(&id);
-            self.preferred.remove(&id);
-            self.settled.insert(id);
-            if !parts.judging.is_trusted() {
-                judged.preference = None; // On record, and without weight.
-            }
-            self.analysis.push_pair(&judged);
+            let events = judged.iter().map(|pair| Event::ShadowPair(Box::new(pair.clone()))).collect();
+            parts.store.append(events).await?;
+            judged.into_iter().for_each(|pair| self.count(parts, pair));
         }
         Ok(())
+    }
+
+    /// A pair is settled and on record: it counts.
+    fn count(&mut self, parts: &Parts, mut pair: ShadowPair) {
+        let id = pair.interaction;
+        self.pairs.remove(&id);
+        self.settling.said.remove(&id);
+        self.asked.remove(&id);
+        self.preferred.remove(&id);
+        self.settled.insert(id);
+        if !parts.judging.is_trusted() {
+            pair.preference = None; // On record, and without weight.
+        }
+        self.analysis.push_pair(&pair);
     }
 
     /// A look that came to `result`.
