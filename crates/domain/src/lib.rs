@@ -43,7 +43,7 @@ pub use interaction::{
     AnswerSource, ChatMessage, Endpoint, FinishReason, Interaction, PromptScore, PromptToken, ResponseFormat,
     Role, Sampling, TokenLogprob, Usage,
 };
-pub use mirror::{Cursor, Cursors, Mirror, MirrorHealth, MirrorState, Span};
+pub use mirror::{Cursor, Cursors, Mirror, MirrorHealth, MirrorState, Pages, Span};
 pub use ports::{
     AdapterHost, CheckpointStore, Checkpointing, Control, Embedder, Generation, GenerationEvent,
     GenerationInput, GenerationRequest, GenerationStream, Generator, Objective, Priority, TrainExample,

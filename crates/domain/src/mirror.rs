@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Timestamp};
+use crate::{Error, RecordedEvent, Result, Store, Timestamp};
 
 /// A stretch of the journal: the positions `after + 1` to `upto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +33,45 @@ impl Span {
     /// Whether every position of `other` is in it.
     pub fn holds(self, other: Self) -> bool {
         self.after <= other.after && other.upto <= self.upto
+    }
+
+    /// Its events, up to `most` at a time.
+    pub fn pages(self, store: &dyn Store, most: usize) -> Pages<'_> {
+        Pages { store, span: self, at: self.after, found: 0, most }
+    }
+}
+
+/// Reads a stretch of the journal page by page, and makes sure that nothing is lacking.
+pub struct Pages<'a> {
+    store: &'a dyn Store,
+    span: Span,
+    at: i64,
+    found: u64,
+    most: usize,
+}
+
+impl Pages<'_> {
+    /// The next page; `None` after the last.
+    ///
+    /// # Errors
+    /// Those of the store, and `Internal` where it does not give every event of the stretch.
+    pub async fn next(&mut self) -> Result<Option<Vec<RecordedEvent>>> {
+        if self.at < self.span.upto {
+            let mut page = self.store.events_after(self.at, self.most).await?;
+            page.retain(|recorded| recorded.seq <= self.span.upto);
+            if let Some(last) = page.last() {
+                self.at = last.seq;
+                self.found += page.len() as u64;
+                return Ok(Some(page));
+            }
+        }
+        let (Span { after, .. }, found, expected) = (self.span, self.found, self.span.len());
+        match found == expected {
+            true => Ok(None),
+            false => Err(Error::internal(format!(
+                "the journal gave {found} of {expected} events after position {after}"
+            ))),
+        }
     }
 }
 

@@ -18,6 +18,8 @@ const KEEPER: &str = r#"exec 3<&0; "$@" 3<&- >>"$LOG" 2>&1 & pid=$!; echo $pid >
 #[derive(Debug)]
 pub(crate) struct Keeper {
     folder: tempfile::TempDir,
+    /// Where it runs, and keeps what it has.
+    work: PathBuf,
     command: Vec<String>,
     /// What it answers once it is ready.
     ready: fn(u16) -> bool,
@@ -34,7 +36,8 @@ impl Keeper {
             .expect("a free port")
             .port();
         let folder = tempfile::tempdir().expect("a folder");
-        Self { folder, command: Vec::new(), ready, port, variables: Vec::new(), child: None }
+        let work = folder.path().to_owned();
+        Self { folder, work, command: Vec::new(), ready, port, variables: Vec::new(), child: None }
     }
 
     pub(crate) fn with_command(
@@ -44,6 +47,23 @@ impl Keeper {
     ) -> Self {
         (self.command, self.variables) = (command, variables);
         self
+    }
+
+    /// One more argument.
+    pub(crate) fn with_argument(mut self, argument: &str) -> Self {
+        self.command.push(argument.to_owned());
+        self
+    }
+
+    /// Runs it in another folder than its own.
+    pub(crate) fn working_in(mut self, work: PathBuf) -> Self {
+        self.work = work;
+        self
+    }
+
+    /// The folder that it runs in.
+    pub(crate) fn work(&self) -> &std::path::Path {
+        &self.work
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -58,7 +78,7 @@ impl Keeper {
     pub(crate) fn resume(&mut self) {
         self.kill();
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", KEEPER, "sh"]).args(&self.command).current_dir(self.folder.path());
+        command.args(["-c", KEEPER, "sh"]).args(&self.command).current_dir(&self.work);
         command.env("LOG", self.path("log")).env("PID", self.path("pid"));
         command
             .envs(self.variables.iter().map(|(name, value)| (*name, value.as_str())))
@@ -74,11 +94,16 @@ impl Keeper {
         self.child = Some(child);
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = fs::read_to_string(self.path("pid")).unwrap_or_default();
+        let _ = Command::new("kill").args([signal, pid.trim()]).stderr(Stdio::null()).status();
+    }
+
     /// Ends it with `kill -9`.
     pub(crate) fn kill(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        let pid = fs::read_to_string(self.path("pid")).unwrap_or_default();
-        let _ = Command::new("kill").args(["-KILL", pid.trim()]).stderr(Stdio::null()).status();
+        self.signal("-KILL");
         drop(child.stdin.take());
         let _ = child.wait();
     }
@@ -101,8 +126,13 @@ pub(crate) fn listens(port: u16) -> bool {
 
 /// Says past any capture that a test is left out, or fails where `required` is set.
 pub(crate) fn lacking(required: &str, what: &str) {
-    use std::io::Write as _;
     assert!(std::env::var_os(required).is_none(), "{required} is set, and there is no {what}");
+    left_out(what);
+}
+
+/// Says past any capture that a test, or a part of one, is left out.
+pub(crate) fn left_out(what: &str) {
+    use std::io::Write as _;
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "\nLEFT OUT: {test} needs {what}");
 }

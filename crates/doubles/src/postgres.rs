@@ -4,7 +4,10 @@ use std::{
     fs,
     io::Write as _,
     net::TcpListener,
-    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -31,6 +34,8 @@ pub struct PostgresServer {
     user: Option<(u32, u32)>,
     port: u16,
     keeper: Option<Child>,
+    /// Further settings.
+    settings: Vec<String>,
 }
 
 impl PostgresServer {
@@ -59,10 +64,34 @@ impl PostgresServer {
         }
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
-        let mut server = Self { programs, folder, user, port, keeper: None };
+        let mut server = Self { programs, folder, user, port, keeper: None, settings: Vec::new() };
         server.initialise();
         server.resume();
         Some(server)
+    }
+
+    /// Starts it again with TLS, and without anything else: a client that does not ask for TLS is refused. Certificate and
+    /// key are PEM.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn secure(&mut self, certificate: &str, key: &str) {
+        self.stop();
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let path = self.path(name);
+            fs::write(&path, text).expect("a file");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a file for its owner");
+            if let Some((uid, gid)) = self.user {
+                std::os::unix::fs::chown(&path, Some(uid), Some(gid)).expect("a file for another user");
+            }
+        }
+        let rules = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(self.path("data/pg_hba.conf"), rules).expect("rules");
+        let path = |name: &str| self.path(name).display().to_string();
+        let files =
+            [format!("ssl_cert_file={}", path("server.crt")), format!("ssl_key_file={}", path("server.key"))];
+        self.settings = [vec!["ssl=on".to_owned()], files.into()].concat();
+        self.resume();
     }
 
     /// Address of a database on it, with user and password.
@@ -136,6 +165,7 @@ impl PostgresServer {
         keeper.args(["-c", KEEPER, "sh"]).args(server);
         // The tests kill processes, not machines: what was written is read again without waiting for the disk.
         keeper.args(["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=60"]);
+        keeper.args(self.settings.iter().flat_map(|setting| ["-c", setting]));
         keeper.env("LOG", self.path("log")).stdin(Stdio::piped());
         self.keeper = Some(keeper.spawn().expect("a shell"));
     }

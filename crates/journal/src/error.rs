@@ -178,6 +178,14 @@ pub enum JournalError {
         /// What the system says.
         reason: String,
     },
+    /// The server and we do not come to trust one another.
+    #[error("no TLS with Postgres at `{at}`: {reason}")]
+    Untrusted {
+        /// Host, port and database.
+        at: String,
+        /// What is wrong with its certificate, or with ours.
+        reason: String,
+    },
     /// The server does not let this user in.
     #[error("Postgres at `{at}` refuses the login: {reason}")]
     LoginRefused {
@@ -231,7 +239,8 @@ impl JournalError {
             Self::NotLeading => ErrorKind::Conflict,
             Self::NoDatabase { .. } | Self::NoTables { .. } => ErrorKind::NotFound,
             Self::LoginRefused { .. } => ErrorKind::Denied,
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::Unsettled => ErrorKind::Unavailable,
+            Self::Unreachable { .. } | Self::Untrusted { .. } => ErrorKind::Unavailable,
+            Self::Lost { .. } | Self::Unsettled => ErrorKind::Unavailable,
             Self::Missing { .. } | Self::NoFile { .. } => ErrorKind::NotFound,
             Self::ReadOnly | Self::NotWritable { .. } => ErrorKind::Denied,
             Self::Full | Self::Locked | Self::ReadersBusy | Self::Disk { .. } => ErrorKind::Unavailable,
@@ -264,6 +273,9 @@ impl JournalError {
             }
             Self::Address { .. } => "it looks like postgres://USER@HOST:5432/DATABASE",
             Self::Unreachable { .. } => "check that the server runs there and may be reached from here",
+            Self::Untrusted { .. } => {
+                "check `sslmode` and `sslrootcert` in `store.url`, and the names in the server's certificate; TLS needs a build with the feature `tls`"
+            }
             Self::LoginRefused { .. } => {
                 "check user and password; the password can also come from PGPASSWORD or ~/.pgpass"
             }
@@ -278,7 +290,7 @@ impl JournalError {
 
     /// Whether the server is away, so that the same may go well later.
     pub(crate) fn is_outage(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::Unreachable { .. })
+        matches!(self, Self::Lost { .. } | Self::Unreachable { .. } | Self::Untrusted { .. })
     }
 
     /// Whether only the append that met this failed, and others of its commit may go on.
@@ -339,8 +351,14 @@ impl From<sqlx::Error> for JournalError {
             sqlx::Error::PoolTimedOut => return Self::ReadersBusy,
             sqlx::Error::PoolClosed => return Self::Closed,
             // Only Postgres is spoken to over sockets.
+            // What cannot be understood there is TLS, or none where there was to be some.
+            sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                return Self::Untrusted { at: String::new(), reason: error.to_string() };
+            }
             sqlx::Error::Io(error) => return Self::Lost { reason: error.to_string() },
-            sqlx::Error::Tls(error) => return Self::Lost { reason: format!("TLS: {error}") },
+            sqlx::Error::Tls(error) => {
+                return Self::Untrusted { at: String::new(), reason: error.to_string() };
+            }
             sqlx::Error::Protocol(reason) => return Self::Lost { reason: reason.clone() },
             sqlx::Error::Database(database) => match database.try_downcast_ref::<PgDatabaseError>() {
                 Some(error) => return Self::of_postgres(error),

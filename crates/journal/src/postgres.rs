@@ -55,7 +55,7 @@ impl SqlStore<Postgres> {
     /// date. The database must be there; the tables in it are made. Needs a tokio runtime, which the writer lives on.
     ///
     /// # Errors
-    /// [`JournalError::Address`], [`JournalError::Unreachable`], [`JournalError::LoginRefused`],
+    /// [`JournalError::Address`], [`JournalError::Unreachable`], [`JournalError::Untrusted`], [`JournalError::LoginRefused`],
     /// [`JournalError::NoDatabase`], [`JournalError::Newer`], [`JournalError::NotOurs`]: each leaves the database as it
     /// was.
     pub async fn connect(url: &str, config: Config) -> Result<Self, JournalError> {

@@ -1,7 +1,8 @@
 //! What every client of the broker has in common: settings, logs, errors.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -12,12 +13,37 @@ use rdkafka::{
 
 use crate::{Config, KafkaError};
 
-/// Passes on what librdkafka logs, at our levels: that a broker is away is told by whoever notices it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Quiet;
+/// Passes on what librdkafka logs, at our levels, and remembers what it last said of a broker: that one is away is told by
+/// whoever notices it, who learns from the client itself no more than that it took too long.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Quiet(Arc<Mutex<Option<Trouble>>>);
+
+/// What is the matter with a broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    code: Code,
+    reason: String,
+}
+
+impl Quiet {
+    /// What the client last said.
+    fn trouble(&self) -> Option<Trouble> {
+        self.0.lock().clone()
+    }
+}
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // All that one hears where nobody asks the client for errors, as with one that makes topics.
+        if facility == "FAIL" {
+            let reason = lasting(message.split_once("]: ").map_or(message, |(_, reason)| reason));
+            let code = match () {
+                () if reason.contains("SSL handshake failed") => Code::SSL,
+                () if reason.contains("SASL") => Code::Authentication,
+                () => Code::BrokerTransportFailure,
+            };
+            *self.0.lock() = Some(Trouble { code, reason });
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::warn!(facility, message, "librdkafka");
@@ -28,7 +54,19 @@ impl ClientContext for Quiet {
 
     fn error(&self, error: ClientError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
+        match error.rdkafka_error_code() {
+            // It follows upon every other one, and says less.
+            None | Some(Code::AllBrokersDown) => {}
+            Some(code) => *self.0.lock() = Some(Trouble { code, reason: lasting(reason) }),
+        }
     }
+}
+
+/// A reason without how long something took and how often it has been so, which differ each time:
+/// `127.0.0.1:9092/bootstrap: Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)`.
+fn lasting(reason: &str) -> String {
+    let end = reason.find(" (after ").or_else(|| reason.find("(after ")).unwrap_or(reason.len());
+    reason.get(..end).unwrap_or(reason).trim_end().to_owned()
 }
 
 impl ConsumerContext for Quiet {}
@@ -60,35 +98,56 @@ pub(crate) fn producer_settings(config: &Config) -> ClientConfig {
     settings
 }
 
-/// What the client says, as an error of ours.
-pub(crate) fn failure(brokers: &str, error: &ClientError) -> KafkaError {
+/// What a client says, as an error of ours. `context` is the client's.
+pub(crate) fn failure(brokers: &str, error: &ClientError, context: &Quiet) -> KafkaError {
     let brokers = brokers.to_owned();
-    let reason = match error {
+    if let ClientError::ClientConfig(_, description, key, _) = error {
+        return KafkaError::Setting { key: format!("options.{key}"), reason: description.clone() };
+    }
+    let mut code = match error {
+        ClientError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
+    };
+    let mut reason = match error {
         // Its own words are about the message; what matters is why.
         ClientError::MessageProduction(code) | ClientError::Global(code) | ClientError::AdminOp(code) => {
             code.to_string()
         }
         other => other.to_string(),
     };
-    let code = match error {
-        ClientError::AdminOp(code) => Some(*code),
-        other => other.rdkafka_error_code(),
-    };
+    // Why it took too long is known from what went before.
+    if code.is_some_and(waited)
+        && let Some(trouble) = context.trouble()
+    {
+        code = Some(trouble.code);
+        reason = trouble.reason;
+    }
     match code {
         Some(
             Code::TopicAuthorizationFailed
             | Code::ClusterAuthorizationFailed
             | Code::GroupAuthorizationFailed
             | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
             | Code::Authentication,
         ) => KafkaError::Refused { brokers, reason },
-        _ => match error {
-            ClientError::ClientConfig(_, description, key, _) => {
-                KafkaError::Setting { key: format!("options.{key}"), reason: description.clone() }
-            }
-            _ => KafkaError::Unavailable { brokers, reason },
-        },
+        Some(Code::SSL) => KafkaError::Untrusted { brokers, reason },
+        _ => KafkaError::Unavailable { brokers, reason },
     }
+}
+
+/// Whether a client waited for a broker in vain.
+fn waited(code: Code) -> bool {
+    matches!(
+        code,
+        Code::MessageTimedOut
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::TimedOutQueue
+            | Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+    )
 }
 
 /// Makes those of the topics that are missing, where topics are to be made.
@@ -96,10 +155,11 @@ pub(crate) async fn make_topics(config: &Config, names: &[String]) -> Result<(),
     if config.partitions == 0 {
         return Ok(());
     }
-    let failed = |error: &ClientError| failure(&config.brokers, error);
+    let context = Quiet::default();
+    let failed = |error: &ClientError| failure(&config.brokers, error, &context);
     let timeout = Duration::from_secs(config.timeout_s);
     let admin: AdminClient<Quiet> =
-        settings(config).create_with_context(Quiet).map_err(|error| failed(&error))?;
+        settings(config).create_with_context(context.clone()).map_err(|error| failed(&error))?;
     let partitions = i32::try_from(config.partitions).unwrap_or(i32::MAX);
     // -1 is the broker's own number.
     let replication = match config.replication {

@@ -24,8 +24,9 @@ pub struct Config {
     pub batch: u32,
     /// Longest wait for the broker to acknowledge a message, seconds; it is sent again after a pause then.
     pub timeout_s: u64,
-    /// Further settings of librdkafka (`security.protocol`, `compression.codec`, …); never shown. Those that make the
-    /// mirror sound cannot be changed.
+    /// Further settings of librdkafka (`compression.codec`, `sasl.username`, …); never shown. Those that make the mirror
+    /// sound cannot be changed. TLS, with the feature `kafka-tls`: `security.protocol = "ssl"` or `"sasl_ssl"`, and
+    /// `ssl.ca.location`, a file of the authorities to believe, where the system's do not include the broker's.
     pub options: BTreeMap<String, String>,
     /// Interactions from elsewhere.
     pub ingest: IngestConfig,
@@ -111,6 +112,11 @@ impl Config {
         }
         if self.partitions > 10_000 || self.replication > 100 {
             return wrong("partitions", "is at most 10000, and `replication` at most 100".into());
+        }
+        let protocol = self.options.get("security.protocol").map(|it| it.to_lowercase()).unwrap_or_default();
+        if protocol.ends_with("ssl") && cfg!(all(feature = "client", not(feature = "tls"))) {
+            let reason = "asks for TLS, which this build has not: build it with `--features kafka-tls`";
+            return wrong("options.security.protocol", reason.into());
         }
         if let Some(key) = self.options.keys().find(|key| OURS.contains(&key.as_str())) {
             return wrong(&format!("options.{key}"), "is set by autoglm".into());

@@ -30,21 +30,19 @@ pub enum KafkaError {
         /// What the broker says.
         reason: String,
     },
+    /// The broker and we do not come to trust one another.
+    #[error("no TLS with kafka at `{brokers}`: {reason}")]
+    Untrusted {
+        /// Where it is.
+        brokers: String,
+        /// What the client says.
+        reason: String,
+    },
     /// A message that nothing can be made of.
     #[error("{reason}")]
     Message {
         /// Why.
         reason: String,
-    },
-    /// The journal does not give what it must have.
-    #[error("the journal gave {found} of {expected} events after position {after}")]
-    Gap {
-        /// Where they begin.
-        after: i64,
-        /// How many there were.
-        found: u64,
-        /// How many there must be.
-        expected: u64,
     },
     /// A fault of ours.
     #[error("an event could not be written as a message: {reason}")]
@@ -62,9 +60,9 @@ impl KafkaError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Setting { .. } | Self::Message { .. } => ErrorKind::Invalid,
-            Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::Unavailable { .. } | Self::Untrusted { .. } => ErrorKind::Unavailable,
             Self::Refused { .. } => ErrorKind::Denied,
-            Self::Gap { .. } | Self::Encoding { .. } => ErrorKind::Internal,
+            Self::Encoding { .. } => ErrorKind::Internal,
             Self::Journal(error) => error.kind,
         }
     }
@@ -74,6 +72,9 @@ impl KafkaError {
         Some(match self {
             Self::Unavailable { .. } => "what is missing is sent when it is back",
             Self::Refused { .. } => "check the credentials in `kafka.options` and what they allow",
+            Self::Untrusted { .. } => {
+                "check `security.protocol` and `ssl.ca.location` in `kafka.options`, and the names in the broker's certificate"
+            }
             Self::Journal(error) => return error.hint.as_deref(),
             _ => return None,
         })

@@ -53,7 +53,9 @@ impl Ingest {
         recorded: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, KafkaError> {
         config.validate()?;
-        settings(config).create_native_config().map_err(|error| failure(&config.brokers, &error))?;
+        settings(config)
+            .create_native_config()
+            .map_err(|error| failure(&config.brokers, &error, &Quiet::default()))?;
         Ok(Self { config: config.clone(), store, clock, recorded: Box::new(recorded) })
     }
 
@@ -72,7 +74,8 @@ impl Ingest {
     }
 
     async fn take_in(&self, told: &mut Option<String>) -> Result<std::convert::Infallible, KafkaError> {
-        let failed = |error| failure(&self.config.brokers, &error);
+        let context = Quiet::default();
+        let failed = |error| failure(&self.config.brokers, &error, &context);
         make_topics(&self.config, &[self.config.dead_letters()]).await?;
         let consumer: StreamConsumer<Quiet> = settings(&self.config)
             .set("group.id", &self.config.ingest.group)
@@ -81,10 +84,10 @@ impl Ingest {
             .set("auto.commit.interval.ms", "1000")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
-            .create_with_context(Quiet)
+            .create_with_context(context.clone())
             .map_err(failed)?;
         let dead_letters: FutureProducer<Quiet> =
-            producer_settings(&self.config).create_with_context(Quiet).map_err(failed)?;
+            producer_settings(&self.config).create_with_context(context.clone()).map_err(failed)?;
         consumer.subscribe(&[&self.config.ingest.topic]).map_err(failed)?;
         loop {
             let message = consumer.recv().await.map_err(failed)?;

@@ -33,6 +33,8 @@ pub struct KafkaMirror {
     journal: std::sync::Arc<dyn Store>,
     /// Made at the first batch, and anew after each failure: a producer that has met a fatal error is of no use.
     producer: Mutex<Option<Producer>>,
+    /// That of the latest producer.
+    context: Mutex<Quiet>,
 }
 
 impl KafkaMirror {
@@ -42,12 +44,15 @@ impl KafkaMirror {
     /// [`KafkaError::Setting`], also for an option that librdkafka does not know.
     pub fn new(config: &Config, journal: std::sync::Arc<dyn Store>) -> Result<Self, KafkaError> {
         config.validate()?;
-        producer_settings(config).create_native_config().map_err(|error| failure(&config.brokers, &error))?;
-        Ok(Self { config: config.clone(), journal, producer: Mutex::new(None) })
+        producer_settings(config)
+            .create_native_config()
+            .map_err(|error| failure(&config.brokers, &error, &Quiet::default()))?;
+        let (producer, context) = (Mutex::new(None), Mutex::default());
+        Ok(Self { config: config.clone(), journal, producer, context })
     }
 
     fn failure(&self, error: &ClientError) -> KafkaError {
-        failure(&self.config.brokers, error)
+        failure(&self.config.brokers, error, &self.context.lock())
     }
 
     fn topic_name(&self, topic: Topic) -> String {
@@ -72,26 +77,21 @@ impl KafkaMirror {
             return Ok(producer);
         }
         make_topics(&self.config, &TOPICS.map(|topic| self.topic_name(topic))).await?;
+        let context = Quiet::default();
+        *self.context.lock() = context.clone();
         let producer: Producer = producer_settings(&self.config)
-            .create_with_context(Quiet)
+            .create_with_context(context)
             .map_err(|error| self.failure(&error))?;
         *self.producer.lock() = Some(producer.clone());
         Ok(producer)
     }
 
     async fn send_through(&self, producer: &Producer, span: Span) -> Result<(), KafkaError> {
-        let (mut at, mut found) = (span.after, 0);
-        while at < span.upto {
-            let mut page = self.journal.events_after(at, PAGE).await?;
-            page.retain(|recorded| recorded.seq <= span.upto);
-            let Some(last) = page.last() else { break };
-            (at, found) = (last.seq, found + page.len() as u64);
+        let mut pages = span.pages(&*self.journal, PAGE);
+        while let Some(page) = pages.next().await? {
             self.send_page(producer, &page).await?;
         }
-        match found == span.len() {
-            true => Ok(()),
-            false => Err(KafkaError::Gap { after: span.after, found, expected: span.len() }),
-        }
+        Ok(())
     }
 
     /// Sends a page, and waits until the broker has acknowledged every message of it.

@@ -70,7 +70,7 @@ fn folder(url: &str, path: &str) -> Result<Arc<dyn ObjectStore>, LakeError> {
 }
 
 /// The address without a user and a password, which Azure's may have.
-pub(crate) fn shown(url: &str) -> String {
+pub fn shown(url: &str) -> String {
     match Url::parse(url) {
         Ok(mut parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
             let cleared = parsed.set_username("").and_then(|()| parsed.set_password(None));
@@ -92,6 +92,10 @@ pub(crate) fn failure(path: &Path, error: object_store::Error) -> LakeError {
         other => match io_of(&other).map(std::io::Error::kind) {
             Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => {
                 LakeError::Refused { path, reason: other.to_string() }
+            }
+            Some(std::io::ErrorKind::StorageFull) => LakeError::Full { reason: "the disk is full".into() },
+            Some(std::io::ErrorKind::QuotaExceeded) => {
+                LakeError::Full { reason: "the quota is used up".into() }
             }
             _ => LakeError::Unavailable { reason: other.to_string() },
         },

@@ -6,7 +6,7 @@ use arrow_array::{
     ArrayRef, RecordBatch,
     builder::{BooleanBuilder, Float64Builder, Int64Builder, StringBuilder, TimestampMillisecondBuilder},
 };
-use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow_schema::{ArrowError, SchemaRef};
 use autoglm_domain::RecordedEvent;
 use bytes::Bytes;
 use parquet::{
@@ -27,7 +27,7 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(table: &'static Table) -> Result<Self, LakeError> {
-        let schema = schema(table);
+        let schema = table.schema();
         let properties = WriterProperties::builder()
             .set_compression(Compression::SNAPPY)
             .set_writer_version(WriterVersion::PARQUET_1_0)
@@ -59,22 +59,6 @@ impl Encoder {
     pub(crate) fn finish(self) -> Result<Bytes, LakeError> {
         Ok(self.writer.into_inner()?.into())
     }
-}
-
-/// The table's columns as Arrow has them.
-pub(crate) fn schema(table: &Table) -> SchemaRef {
-    let field = |(at, column): (usize, &crate::Column)| {
-        let kind = match column.kind {
-            ColumnKind::Int => DataType::Int64,
-            ColumnKind::Real => DataType::Float64,
-            ColumnKind::Text => DataType::Utf8,
-            ColumnKind::Bool => DataType::Boolean,
-            ColumnKind::Time => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
-        };
-        // `seq` and `happened_at` are always there.
-        Field::new(column.name, kind, at >= 2)
-    };
-    Arc::new(Schema::new(table.columns.iter().enumerate().map(field).collect::<Vec<_>>()))
 }
 
 enum Builder {

@@ -36,6 +36,12 @@ pub enum LakeError {
         /// What it says.
         reason: String,
     },
+    /// The disk, or what one may take up of it, is full.
+    #[error("the lake has no room: {reason}")]
+    Full {
+        /// What is full.
+        reason: String,
+    },
     /// There is no such file, or no such bucket.
     #[error("the lake's object store has no `{path}`: {reason}")]
     Missing {
@@ -66,16 +72,6 @@ pub enum LakeError {
         /// Ours.
         known: u64,
     },
-    /// The journal does not give what it must have.
-    #[error("the journal gave {found} of {expected} events after position {after}")]
-    Gap {
-        /// Where they begin.
-        after: i64,
-        /// How many there were.
-        found: u64,
-        /// How many there must be.
-        expected: u64,
-    },
     /// A fault of ours.
     #[error("a file of the lake could not be made: {reason}")]
     Encoding {
@@ -93,10 +89,10 @@ impl LakeError {
         match self {
             Self::Setting { .. } | Self::Address { .. } | Self::Newer { .. } => ErrorKind::Invalid,
             Self::Refused { .. } => ErrorKind::Denied,
-            Self::Unavailable { .. } | Self::Replaced { .. } => ErrorKind::Unavailable,
+            Self::Unavailable { .. } | Self::Full { .. } | Self::Replaced { .. } => ErrorKind::Unavailable,
             Self::Missing { .. } => ErrorKind::NotFound,
             Self::Foreign { .. } => ErrorKind::Conflict,
-            Self::Gap { .. } | Self::Encoding { .. } => ErrorKind::Internal,
+            Self::Encoding { .. } => ErrorKind::Internal,
             Self::Journal(error) => error.kind,
         }
     }
@@ -111,6 +107,7 @@ impl LakeError {
                 "check the credentials and what they allow, or who may write to the folder"
             }
             Self::Unavailable { .. } => "what is missing is written when it is back",
+            Self::Full { .. } => "make room; what is missing is written then",
             Self::Replaced { .. } => "ask again",
             Self::Missing { .. } => "make the bucket; autoglm makes folders, but no buckets",
             Self::Foreign { .. } => "give this database a lake of its own: `lake.url` with another prefix",

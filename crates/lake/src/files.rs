@@ -15,6 +15,7 @@ use crate::{
     address::{self, failure},
     counting,
     decode::decode,
+    windows,
 };
 
 /// A file of the lake that counts.
@@ -24,6 +25,14 @@ pub struct LakeFile {
     pub name: FileName,
     /// Its size in bytes.
     pub bytes: u64,
+}
+
+impl LakeFile {
+    /// Whether it stays: no wider file will ever take its place.
+    pub fn stays(&self) -> bool {
+        let [.., largest] = windows::SIZES;
+        self.name.span().len() == largest.unsigned_abs()
+    }
 }
 
 /// The files of a lake, for readers.
@@ -58,16 +67,23 @@ impl LakeFiles {
 
     /// The files that count, in order of their names.
     ///
+    /// They are listed twice, for a list is not of one moment: where the first one had passed the place of a wide file before
+    /// it was there, and came to those of the small ones after they were gone, the second one has it.
+    ///
     /// # Errors
     /// Those of the object store.
     pub async fn list(&self) -> Result<Vec<LakeFile>, LakeError> {
+        let mut sizes = self.listed().await?;
+        sizes.extend(self.listed().await?);
+        let sized = |name: FileName| LakeFile { bytes: sizes.get(&name).copied().unwrap_or_default(), name };
+        Ok(counting(sizes.keys().cloned()).into_iter().map(sized).collect())
+    }
+
+    async fn listed(&self) -> Result<HashMap<FileName, u64>, LakeError> {
         let root = Path::default();
         let listed = self.objects()?.list(None);
         let metas: Vec<ObjectMeta> = listed.try_collect().await.map_err(|error| failure(&root, error))?;
-        let sizes: HashMap<FileName, u64> =
-            metas.iter().filter_map(|it| Some((name_of(it)?, it.size))).collect();
-        let sized = |name: FileName| LakeFile { bytes: sizes.get(&name).copied().unwrap_or_default(), name };
-        Ok(counting(sizes.keys().cloned()).into_iter().map(sized).collect())
+        Ok(metas.iter().filter_map(|it| Some((name_of(it)?, it.size))).collect())
     }
 
     /// Bytes of a file.

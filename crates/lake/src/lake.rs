@@ -86,16 +86,9 @@ impl Lake {
     /// The files of a stretch of the journal.
     async fn encode(&self, span: Span) -> Result<Vec<(FileName, Bytes)>, LakeError> {
         let mut files = BTreeMap::<FileName, Encoder>::new();
-        let (mut at, mut found) = (span.after, 0);
-        while at < span.upto {
-            let mut page = self.journal.events_after(at, PAGE).await?;
-            page.retain(|recorded| recorded.seq <= span.upto);
-            let Some(last) = page.last() else { break };
-            (at, found) = (last.seq, found + page.len() as u64);
+        let mut pages = span.pages(&*self.journal, PAGE);
+        while let Some(page) = pages.next().await? {
             files = apart(move || take_in(files, span, &page)).await?;
-        }
-        if found != span.len() {
-            return Err(LakeError::Gap { after: span.after, found, expected: span.len() });
         }
         let finish = |(name, encoder): (FileName, Encoder)| Ok((name, encoder.finish()?));
         apart(move || files.into_iter().map(finish).collect()).await

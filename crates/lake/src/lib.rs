@@ -31,6 +31,8 @@ pub use name::{FileName, counting};
 pub use table::{Cell, Column, ColumnKind, TABLES, Table, cells, table};
 
 #[cfg(feature = "parquet")]
+pub use address::shown;
+#[cfg(feature = "parquet")]
 pub use files::{LakeFile, LakeFiles};
 #[cfg(feature = "parquet")]
 pub use lake::Lake;

@@ -44,6 +44,26 @@ pub struct Table {
     pub columns: &'static [Column],
 }
 
+#[cfg(feature = "parquet")]
+impl Table {
+    /// Its columns as Arrow has them.
+    pub fn schema(&self) -> arrow_schema::SchemaRef {
+        use arrow_schema::{DataType, Field, Schema, TimeUnit};
+        let field = |(at, column): (usize, &Column)| {
+            let kind = match column.kind {
+                ColumnKind::Int => DataType::Int64,
+                ColumnKind::Real => DataType::Float64,
+                ColumnKind::Text => DataType::Utf8,
+                ColumnKind::Bool => DataType::Boolean,
+                ColumnKind::Time => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+            };
+            // `seq` and `happened_at` are always there.
+            Field::new(column.name, kind, at >= 2)
+        };
+        Schema::new(self.columns.iter().enumerate().map(field).collect::<Vec<_>>()).into()
+    }
+}
+
 /// What stands in one column of one row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {

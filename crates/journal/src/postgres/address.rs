@@ -98,6 +98,7 @@ impl Address {
         let at = self.place.clone();
         match error {
             JournalError::Lost { reason } => JournalError::Unreachable { at, reason },
+            JournalError::Untrusted { reason, .. } => JournalError::Untrusted { at, reason },
             JournalError::LoginRefused { reason, .. } => JournalError::LoginRefused { at, reason },
             JournalError::NoDatabase { .. } => JournalError::NoDatabase { at },
             other => other.while_opening(at.as_ref()),

@@ -5,5 +5,7 @@ mod leading;
 mod outages;
 mod refusals;
 mod sharing;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub(crate) use database::Database;

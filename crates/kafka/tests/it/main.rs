@@ -12,6 +12,10 @@ mod page;
 #[cfg(feature = "client")]
 mod broker;
 #[cfg(feature = "client")]
+mod faults;
+#[cfg(feature = "client")]
 mod ingest;
 #[cfg(feature = "client")]
 mod reader;
+#[cfg(feature = "tls")]
+mod tls;

@@ -57,3 +57,33 @@ async fn addresses_that_are_none_are_refused_at_once() {
     let error = refused("s3://bucket/lake", &[("aws_regoin", "x")]);
     assert!(error.to_string().ends_with("it knows no option `aws_regoin`"), "{error}");
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_is_told_of_and_nothing_is_half_written() {
+    let Some(disk) = autoglm_doubles::SmallDisk::new(None) else { return };
+    let world = World::at(&disk.path().join("lake").display().to_string(), &[]);
+    world.asked(1..3).await;
+    let _feed = world.feed();
+    world.until(|state| state.seq == 2).await;
+    disk.fill(4096);
+    // A window's worth, so that small files are to give way as well.
+    world.asked(3..600).await;
+    let state = world.until(|state| state.failures > 1).await;
+    assert_eq!(state.health, MirrorHealth::Failing);
+    assert!(state.behind > 0, "{state:?}");
+    let error = state.last_error.unwrap();
+    assert_eq!(error, "the lake has no room: the disk is full");
+    // What is there is whole, and nothing else is there under a file's name.
+    for name in world.files() {
+        let bytes = std::fs::read(world.path().join(&name)).unwrap();
+        assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"), "{name}");
+    }
+    disk.grow();
+    let state = world.until(|state| state.seq == 599).await;
+    assert_eq!(state.health, MirrorHealth::Healthy);
+    let mut seqs = Vec::new();
+    let each = |row: Vec<autoglm_lake::Cell>| seqs.extend(row);
+    world.lake().files().rows("interaction", &["seq"], each).await.unwrap();
+    assert_eq!(seqs, (1..600).map(autoglm_lake::Cell::Int).collect::<Vec<_>>());
+}

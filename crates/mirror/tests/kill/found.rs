@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use autoglm_doubles::run_python;
+use autoglm_doubles::{KafkaBroker, run_python};
 
 /// What a topic holds.
 pub(crate) struct InKafka {
@@ -15,27 +15,39 @@ pub(crate) struct InKafka {
     pub(crate) by_seq: BTreeMap<i64, String>,
 }
 
+/// One partition after another and a little at a time. Tansu 0.6 looks for the headers of each message in a table that has no
+/// index, which takes minutes for tens of thousands; it gets one first.
 const CONSUMER: &str = r#"
-import sys, json
+import sys, json, sqlite3
 from confluent_kafka import Consumer, TopicPartition, OFFSET_BEGINNING
-consumer = Consumer({'bootstrap.servers': sys.argv[1], 'group.id': 'reader', 'enable.auto.commit': False})
-parts = [TopicPartition('interactions', part) for part in consumer.list_topics('interactions', 20).topics['interactions'].partitions]
-left = sum(high - low for low, high in (consumer.get_watermark_offsets(part, 20) for part in parts))
-for part in parts: part.offset = OFFSET_BEGINNING
-consumer.assign(parts)
-while left:
-    message = consumer.poll(99)
-    assert message is not None and not message.error(), (left, message and message.error())
-    envelope = json.loads(message.value())
-    print(envelope['seq'], envelope['data']['id'])
-    left -= 1
+data = sqlite3.connect(sys.argv[2], timeout=60)
+data.execute('create index if not exists header_of on header (topition, offset_id)')
+data.commit()
+data.close()
+consumer = Consumer({
+    'bootstrap.servers': sys.argv[1], 'group.id': 'reader', 'enable.auto.commit': False, 'fetch.wait.max.ms': 50,
+    'fetch.max.bytes': 262144, 'message.max.bytes': 262144, 'max.partition.fetch.bytes': 262144, 'socket.timeout.ms': 300000,
+})
+for part in consumer.list_topics('interactions', 60).topics['interactions'].partitions:
+    part = TopicPartition('interactions', part)
+    low, high = consumer.get_watermark_offsets(part, 60)
+    part.offset = OFFSET_BEGINNING
+    consumer.assign([part])
+    at = low
+    while at < high:
+        message = consumer.poll(300)
+        assert message is not None and not message.error(), (part, at, high, message and message.error())
+        at = message.offset() + 1
+        envelope = json.loads(message.value())
+        print(envelope['seq'], envelope['data']['id'])
 consumer.close()
 "#;
 
 /// Everything in the topic of interactions, as confluent-kafka reads it.
-pub(crate) fn in_kafka(python: &PathBuf, brokers: &str) -> InKafka {
+pub(crate) fn in_kafka(python: &PathBuf, broker: &KafkaBroker) -> InKafka {
+    let data = broker.data().display().to_string();
     let mut found = InKafka { messages: 0, by_seq: BTreeMap::new() };
-    for (seq, id) in run_python(python, CONSUMER, &[brokers]).lines().map(pair) {
+    for (seq, id) in run_python(python, CONSUMER, &[&broker.brokers(), &data]).lines().map(pair) {
         found.messages += 1;
         // A repeat is the same message.
         assert_eq!(*found.by_seq.entry(seq).or_insert_with(|| id.clone()), id);

@@ -84,7 +84,7 @@ async fn killed_at_random_moments_both_mirrors_have_what_was_acknowledged_once()
             "{number} was acknowledged and is not there"
         );
     }
-    let in_kafka = found::in_kafka(&python, &broker.brokers());
+    let in_kafka = found::in_kafka(&python, &broker);
     let in_lake = found::in_lake(&python, &folder.path().join("lake"));
     for (mirror, found) in [("kafka", &in_kafka.by_seq), ("lake", &in_lake)] {
         assert_eq!(found.len(), journal.len(), "{mirror}");

@@ -106,11 +106,8 @@ async fn rights_encodings_and_characters_that_do_not_do_are_named() {
 async fn a_full_disk_refuses_appends_and_keeps_what_was_acknowledged() {
     let Some(database) = Database::server() else { return };
     let user = database.server.lock().user();
-    let Some(small) = SmallDisk::new(user) else {
-        println!("left out: no small file system can be mounted here");
-        return;
-    };
-    let space = small.0.path().display();
+    let Some(small) = autoglm_doubles::SmallDisk::new(user) else { return };
+    let space = small.path().display();
     database.run(&format!("CREATE TABLESPACE small LOCATION '{space}'")).await;
     database.run("CREATE DATABASE tight TABLESPACE small").await;
     let tight = database.server.lock().url("tight");
@@ -143,36 +140,4 @@ async fn a_full_disk_refuses_appends_and_keeps_what_was_acknowledged() {
     small.grow();
     store.append(vec![large(written + 1)]).await.unwrap();
     assert_eq!(store.last_seq().await, Ok(written as i64 + 1));
-}
-
-/// A mounted file system, owned by whoever Postgres runs as.
-#[cfg(target_os = "linux")]
-struct SmallDisk(tempfile::TempDir);
-
-#[cfg(target_os = "linux")]
-impl SmallDisk {
-    fn new(user: Option<(u32, u32)>) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let (uid, gid) = user?;
-        let options = format!("size=32m,mode=0700,uid={uid},gid={gid}");
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(folder.path())
-            .stderr(std::process::Stdio::null())
-            .status();
-        mounted.is_ok_and(|status| status.success()).then(|| Self(folder))
-    }
-
-    fn grow(&self) {
-        let grown =
-            std::process::Command::new("mount").args(["-o", "remount,size=256m"]).arg(self.0.path()).status();
-        assert!(grown.unwrap().success());
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
 }
