@@ -34,16 +34,6 @@ impl Quiet {
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // All that one hears where nobody asks the client for errors, as with one that makes topics.
-        if facility == "FAIL" {
-            let reason = lasting(message.split_once("]: ").map_or(message, |(_, reason)| reason));
-            let code = match () {
-                () if reason.contains("SSL handshake failed") => Code::SSL,
-                () if reason.contains("SASL") => Code::Authentication,
-                () => Code::BrokerTransportFailure,
-            };
-            *self.0.lock() = Some(Trouble { code, reason });
-        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::warn!(facility, message, "librdkafka");
@@ -150,16 +140,16 @@ fn waited(code: Code) -> bool {
     )
 }
 
-/// Makes those of the topics that are missing, where topics are to be made.
-pub(crate) async fn make_topics(config: &Config, names: &[String]) -> Result<(), KafkaError> {
+/// Makes those of the topics that are missing, where topics are to be made. `beside` is the context of another client of the
+/// same broker: one that makes topics hears of no trouble.
+pub(crate) async fn make_topics(config: &Config, names: &[String], beside: &Quiet) -> Result<(), KafkaError> {
     if config.partitions == 0 {
         return Ok(());
     }
-    let context = Quiet::default();
-    let failed = |error: &ClientError| failure(&config.brokers, error, &context);
+    let failed = |error: &ClientError| failure(&config.brokers, error, beside);
     let timeout = Duration::from_secs(config.timeout_s);
     let admin: AdminClient<Quiet> =
-        settings(config).create_with_context(context.clone()).map_err(|error| failed(&error))?;
+        settings(config).create_with_context(Quiet::default()).map_err(|error| failed(&error))?;
     let partitions = i32::try_from(config.partitions).unwrap_or(i32::MAX);
     // -1 is the broker's own number.
     let replication = match config.replication {

@@ -76,7 +76,6 @@ impl Ingest {
     async fn take_in(&self, told: &mut Option<String>) -> Result<std::convert::Infallible, KafkaError> {
         let context = Quiet::default();
         let failed = |error| failure(&self.config.brokers, &error, &context);
-        make_topics(&self.config, &[self.config.dead_letters()]).await?;
         let consumer: StreamConsumer<Quiet> = settings(&self.config)
             .set("group.id", &self.config.ingest.group)
             // Offsets are committed once a second, and only those that are let go of below.
@@ -88,6 +87,7 @@ impl Ingest {
             .map_err(failed)?;
         let dead_letters: FutureProducer<Quiet> =
             producer_settings(&self.config).create_with_context(context.clone()).map_err(failed)?;
+        make_topics(&self.config, &[self.config.dead_letters()], &context).await?;
         consumer.subscribe(&[&self.config.ingest.topic]).map_err(failed)?;
         loop {
             let message = consumer.recv().await.map_err(failed)?;

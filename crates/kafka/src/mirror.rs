@@ -76,12 +76,12 @@ impl KafkaMirror {
         if let Some(producer) = self.producer.lock().clone() {
             return Ok(producer);
         }
-        make_topics(&self.config, &TOPICS.map(|topic| self.topic_name(topic))).await?;
         let context = Quiet::default();
         *self.context.lock() = context.clone();
         let producer: Producer = producer_settings(&self.config)
-            .create_with_context(context)
+            .create_with_context(context.clone())
             .map_err(|error| self.failure(&error))?;
+        make_topics(&self.config, &TOPICS.map(|topic| self.topic_name(topic)), &context).await?;
         *self.producer.lock() = Some(producer.clone());
         Ok(producer)
     }
