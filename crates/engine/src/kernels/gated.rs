@@ -55,11 +55,14 @@ pub(super) fn multiply_gated<P: Panels>(
         let large = threads == Threads::All && rows * d_out * d_in >= WORTH_A_THREAD;
         with_product(weights, x, 1.0, large, cpu, |product| {
             share(width / PANEL, rows, large, |panels| {
-                let _session = weights.session();
                 for group in groups(panels, GROUP / 2) {
                     let columns = group.len() * PANEL;
                     f32::with_buffer(rows * 2 * columns, |sums| {
-                        multiply_group(product, sums, group.clone(), width / PANEL);
+                        {
+                            // It ends before the adjustment, whose products have sessions of their own.
+                            let _session = weights.session();
+                            multiply_group(product, sums, group.clone(), width / PANEL);
+                        }
                         adjust(Gated { first: part * ROWS, panels: group.clone(), sums });
                         for (row, sums) in sums.chunks_exact(2 * columns).enumerate() {
                             // SAFETY: `y` holds as many rows of `width`, and each thread has its own columns.
@@ -109,8 +112,6 @@ mod tests {
             let (d_out, rank) = (2 * width, 5);
             assert_eq!(rows * d_out * d_in >= WORTH_A_THREAD, rows > 33);
             let (x, low) = (values(rows * d_in, 1), values(rows * rank, 2));
-            let [gate, up] =
-                [3, 4].map(|seed| Matrix::new(&values(width * rank, seed), width, rank, WeightFormat::F32));
             let w = values(d_out * d_in, 5);
             let stored = |bytes: usize| (0..d_out * bytes).map(|i| (i % 50) as u8).collect::<Vec<_>>();
             let q8 = Q8Panels::from_blocks(&stored(d_in.div_ceil(32) * 34), d_out, d_in).unwrap();
@@ -119,6 +120,11 @@ mod tests {
                 [Matrix::f32(&w, d_out, d_in), Matrix::bf16(&w, d_out, d_in), Matrix::Q8(q8), Matrix::Q4(q4)]
             {
                 assert!(matrix.is_gated(rows) && !matrix.is_gated(32));
+                // As an adapter's are kept over such weights.
+                let format =
+                    if matrix.format() == WeightFormat::F32 { WeightFormat::F32 } else { WeightFormat::Bf16 };
+                let [gate, up] =
+                    [3, 4].map(|seed| Matrix::new(&values(width * rank, seed), width, rank, format));
                 let mut parts = vec![f32::NAN; rows * d_out];
                 matrix.multiply(&mut parts, &x, Threads::All);
                 gate.add_product(&mut parts, d_out, 0.5, &low, Threads::All);

@@ -39,7 +39,10 @@ mod amx {
         rows: [u8; 16],
     }
 
-    /// Tiles are configured on this thread: 0 to 3 for sums of 16 rows by 16 columns, 4 and 5 for 16 rows of input, 6
+    #[cfg(debug_assertions)]
+    thread_local! { static CONFIGURED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) }; }
+
+    /// Tiles are configured on this thread, by one session at a time: 0 to 3 for sums of 16 rows by 16 columns, 4 and 5 for 16 rows of input, 6
     /// and 7 for weights. When it is dropped, they are as if nobody had used them.
     #[derive(Debug)]
     pub(in crate::kernels) struct TileSession(PhantomData<*const ()>); // stays on its thread
@@ -59,6 +62,8 @@ mod amx {
                 shapes.rows[tile] = rows;
                 shapes.bytes_a_row[tile] = u16::from(values) * 4;
             }
+            #[cfg(debug_assertions)]
+            assert!(!CONFIGURED.replace(true), "a session within a session would leave it without tiles");
             // SAFETY: only who found tiles makes a session; the shapes are those of the first palette.
             unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const shapes, options(nostack, readonly)) };
             Self(PhantomData)
@@ -67,6 +72,8 @@ mod amx {
 
     impl Drop for TileSession {
         fn drop(&mut self) {
+            #[cfg(debug_assertions)]
+            CONFIGURED.set(false);
             // SAFETY: the tiles are this session's.
             unsafe { asm!("tilerelease", options(nostack, nomem)) };
         }
