@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use autoglm_engine::{Decoder as _, Model, ResidentAdapter, SequenceInput, WantedLogits, score};
+use autoglm_engine::{
+    Decoder as _, Model, ModelConfig, ResidentAdapter, SequenceInput, WantedLogits, WeightFormat, score,
+};
 
 use crate::{Reference, check_equal, fixture, read_adapter, training::check_run};
 
@@ -18,18 +20,19 @@ pub(crate) fn check_file(path: &Path, folder: &Path) {
     let name = path.file_name().unwrap().to_string_lossy();
     let (_, logits) = score(&model, None, &reference.ids).unwrap();
     check_equal(&name, &logits, &reference.logits);
-    check_equal(&format!("{name} in chunks"), &in_chunks(&model, &reference.ids), &reference.logits);
+    let in_chunks = in_chunks(&model, None, &reference.ids, &[7, 1, 1, 4]);
+    check_equal(&format!("{name} in chunks"), &in_chunks, &reference.logits);
 }
 
-fn in_chunks(model: &Model, ids: &[u32]) -> Vec<f32> {
+fn in_chunks(model: &Model, adapter: Option<&ResidentAdapter>, ids: &[u32], lengths: &[usize]) -> Vec<f32> {
     let mut cache = model.new_cache();
     let (mut logits, mut rest) = (Vec::new(), ids);
-    for length in [7, 1, 1, 4].into_iter().cycle() {
+    for length in lengths.iter().copied().cycle() {
         if rest.is_empty() {
             break;
         }
         let (tokens, later) = rest.split_at(length.min(rest.len()));
-        let input = SequenceInput { tokens, cache: &mut cache, adapter: None, logits: WantedLogits::All };
+        let input = SequenceInput { tokens, cache: &mut cache, adapter, logits: WantedLogits::All };
         logits.extend(model.step(&mut [input]).unwrap());
         rest = later;
     }
@@ -67,6 +70,32 @@ family!(
     glm4,
     glm4_yarn,
 );
+
+/// Whatever the kernels do with many rows and with few, and with an adapter or without.
+#[test]
+fn a_text_at_once_and_in_pieces_has_the_same_logits_bit_for_bit() {
+    let config = serde_json::json!({
+        "model_type": "qwen2", "vocab_size": 90, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "tie_word_embeddings": true,
+    });
+    let ids: Vec<u32> = (0..300).map(|at| at * 7 % 90).collect();
+    for format in [WeightFormat::F32, WeightFormat::Bf16] {
+        let config = ModelConfig::from_json(&config.to_string()).unwrap();
+        let model = Model::random_as(config, 3, format).unwrap();
+        let adapter = model.load_adapter(&model.random_adapter(4, 5).unwrap()).unwrap();
+        let mut seen = Vec::new();
+        for adapter in [None, Some(&adapter)] {
+            let whole = in_chunks(&model, adapter, &ids, &[ids.len()]);
+            assert!(whole.iter().all(|logit| logit.is_finite()));
+            for lengths in [&[1][..], &[40, 3, 100]] {
+                assert!(in_chunks(&model, adapter, &ids, lengths) == whole, "{format:?} by {lengths:?}");
+            }
+            seen.push(whole);
+        }
+        assert!(seen[0] != seen[1], "the adapter changes nothing");
+    }
+}
 
 /// Dynamic scaling changes the frequencies of every token once a text outgrows the context, cached ones too; such
 /// texts are refused rather than computed with frequencies that no longer hold.
