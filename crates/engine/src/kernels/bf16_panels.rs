@@ -3,11 +3,13 @@
 //!
 //! Inputs are rounded to bfloat16 too; sums are 32-bit floats.
 
+#[cfg(target_arch = "x86_64")]
+use super::panels::{Ahead, fetch, load, store, with_rows};
 use super::{
     Cpu,
     dispatch::multiply_add,
     large::filled,
-    panels::{Ahead, LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
+    panels::{LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile},
 };
 
 /// A matrix `[d_out, d_in]`: `[panels][height][32]` pairs, the value of the even column in the low half; what is beyond

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::panels::{fetch, fetch_near, load, store, with_rows};
 use super::{
     Cpu,
     dispatch::multiply_add,
     large::filled,
-    panels::{
-        Ahead, LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile, fetch, fetch_near, load, store, with_rows,
-    },
+    panels::{Ahead, LINES_AT_ONCE, Line, PANEL, Panels, Pass, Tile},
 };
 
 /// Rows of input at once: 12 by 32 sums are 24 of AVX-512's 32 registers.

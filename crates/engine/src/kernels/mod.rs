@@ -4,6 +4,14 @@
 //! calls into `gemm` and into functions compiled for CPU features that were found at run time, vector loads, and
 //! threads that write disjoint columns of one result. Each kernel has a naive reference in its tests.
 
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(
+        dead_code,
+        reason = "what is fetched ahead, and sums without a tile, are for the vector kernels of x86-64"
+    )
+)]
+
 mod activation;
 mod attention;
 mod bf16_panels;

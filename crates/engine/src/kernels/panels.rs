@@ -542,6 +542,7 @@ macro_rules! pooled {
 pooled!(f32, u32);
 
 /// Calls `$body` with `ROWS` as a constant: a kernel for each number of rows.
+#[cfg(target_arch = "x86_64")]
 macro_rules! with_rows {
     ($rows:expr, $call:ident, $($arg:expr),*) => {
         match $rows {
@@ -561,4 +562,5 @@ macro_rules! with_rows {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 pub(super) use with_rows;

@@ -6,11 +6,13 @@
 
 use half::f16;
 
+#[cfg(target_arch = "x86_64")]
+use super::panels::{fetch, load, store, with_rows};
 use super::{
     Cpu,
     bytes::{self, BLOCK, Halves, PACKED},
     large::filled,
-    panels::{Ahead, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
+    panels::{Ahead, Line, PANEL, Panels, Pass, Tile},
 };
 
 /// Blocks that share their units.

@@ -7,11 +7,13 @@ use std::ops::Range;
 
 use half::f16;
 
+#[cfg(target_arch = "x86_64")]
+use super::panels::{Ahead, fetch, load, store, with_rows};
 use super::{
     Cpu,
     bytes::{self, BLOCK, Halves, PACKED},
     large::filled,
-    panels::{Ahead, Line, PANEL, Panels, Pass, Tile, fetch, load, store, with_rows},
+    panels::{Line, PANEL, Panels, Pass, Tile},
 };
 
 /// Bytes of a block as ggml stores it: the scale in half precision, then 32 signed bytes.
