@@ -16,7 +16,7 @@ use crate::{
         AttentionShape, CachedSequence, Gated, KvPage, Matrix, PAGE_TOKENS, PANEL, RotaryTable, Threads,
         add_assign, attention_over_pages, rms_norm, rotate, share_rows, swiglu,
     },
-    resident::{GatedChange, ResidentAdapter, ResidentLayer},
+    resident::{GatedChange, LowRank, ResidentAdapter, ResidentLayer},
     rope::rope_frequencies,
     scratch::{Buffer, Scratch},
     weights::{BaseWeights, LayerWeights, Linear},
@@ -97,6 +97,11 @@ struct Group<'a> {
 impl Group<'_> {
     fn layer(&self, layer: usize) -> Option<&ResidentLayer> {
         self.adapter.and_then(|adapter| adapter.layers.get(layer))
+    }
+
+    /// What its adapter changes in a stacked matrix, if it does.
+    fn change(&self, layer: usize, slot: Slot) -> Option<&LowRank> {
+        self.layer(layer).map(|change| change.slot(slot)).filter(|change| !change.is_empty())
     }
 
     fn norms(&self, layer: usize) -> Option<&LayerChange> {
@@ -350,8 +355,7 @@ impl Model {
         for group in groups {
             let (y, after) = rest.split_at_mut(group.rows.len() * base.d_out);
             rest = after;
-            if let Some(change) = group.layer(layer).map(|change| change.slot(slot)).filter(|c| !c.is_empty())
-            {
+            if let Some(change) = group.change(layer, slot) {
                 changed.push((change, y, &x[group.rows.start * base.d_in..group.rows.end * base.d_in]));
             }
         }
@@ -403,13 +407,11 @@ impl Model {
         {
             return None;
         }
-        let changed = groups.iter().filter_map(|group| {
-            let change = group.layer(layer)?.slot(Slot::GateUp);
-            (!change.is_empty()).then_some((group.rows.clone(), change))
-        });
+        let changed =
+            groups.iter().filter_map(|group| Some((&group.rows, group.change(layer, Slot::GateUp)?)));
         let gated = changed.map(|(rows, change)| {
             let x = &x[rows.start * gate_up.d_in..rows.end * gate_up.d_in];
-            Some((rows, change.gated(self.config.intermediate_size, x, &self.scratch)?))
+            Some((rows.clone(), change.gated(self.config.intermediate_size, x, &self.scratch)?))
         });
         gated.collect()
     }
