@@ -10,6 +10,7 @@ mod consolidate;
 mod database;
 mod demo;
 mod demo_run;
+mod http;
 #[cfg(feature = "lake")]
 mod lake;
 mod learning_loop;

@@ -255,7 +255,6 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let database = Database::open(&settings).await?;
     let (store, leaders_store) = (database.store(), database.leaders_store());
-    let mirrors = Mirrors::open(&settings, &database)?;
     // Before the memory reads its experiences, so that none falls between the two.
     let news = News::after(match database.shared() {
         None => 0,
@@ -300,6 +299,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         Mlflow::new(settings.mlflow.clone(), Arc::clone(&store), Arc::clone(&artifacts)).map(Arc::new)
     });
     let mlflow = mlflow.transpose().map_err(Error::from)?;
+    let mirrors = Mirrors::open(&settings, &database, mlflow.clone())?;
     let mut runner =
         Runner::new(Arc::clone(&leaders_store), Arc::clone(&artifacts), Arc::clone(&clock), Arc::clone(&ids));
     if settings.train.checkpoint_s > 0.0 {

@@ -84,22 +84,40 @@ pub fn shown(url: &str) -> String {
 pub(crate) fn failure(path: &Path, error: object_store::Error) -> LakeError {
     use object_store::Error;
     let path = path.to_string();
+    if let Some(full) = full(&error) {
+        return LakeError::Full { reason: full.into() };
+    }
     match error {
         Error::NotFound { source, .. } => LakeError::Missing { path, reason: source.to_string() },
         Error::PermissionDenied { source, .. } | Error::Unauthenticated { source, .. } => {
             LakeError::Refused { path, reason: source.to_string() }
         }
-        other => match io_of(&other).map(std::io::Error::kind) {
-            Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => {
-                LakeError::Refused { path, reason: other.to_string() }
-            }
-            Some(std::io::ErrorKind::StorageFull) => LakeError::Full { reason: "the disk is full".into() },
-            Some(std::io::ErrorKind::QuotaExceeded) => {
-                LakeError::Full { reason: "the quota is used up".into() }
-            }
-            _ => LakeError::Unavailable { reason: other.to_string() },
-        },
+        other if is_refusal(&other) => LakeError::Refused { path, reason: other.to_string() },
+        other => LakeError::Unavailable { reason: other.to_string() },
     }
+}
+
+/// That there is no room, where the error says so: of a disk, or in the words of servers that speak S3.
+fn full(error: &object_store::Error) -> Option<&'static str> {
+    match io_of(error).map(std::io::Error::kind) {
+        Some(std::io::ErrorKind::StorageFull) => return Some("the disk is full"),
+        Some(std::io::ErrorKind::QuotaExceeded) => return Some("the quota is used up"),
+        _ => {}
+    }
+    let text = error.to_string();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["XMinioStorageFull", "507 Insufficient Storage"]) {
+        return Some("the bucket's disks are full");
+    }
+    says(&["QuotaExceeded"]).then_some("the bucket's quota is used up")
+}
+
+/// Whether it is a refusal that has no variant of its own: of the file system, or of a list, whose status only the text has.
+fn is_refusal(error: &object_store::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    let of_system = io_of(error).is_some_and(|it| matches!(it.kind(), PermissionDenied | ReadOnlyFilesystem));
+    let text = error.to_string();
+    of_system || ["401 Unauthorized", "403 Forbidden"].iter().any(|status| text.contains(status))
 }
 
 /// The system's error at the bottom of one, where there is one.
@@ -112,4 +130,70 @@ fn io_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io
         at = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead as _, BufReader, Read as _, Write as _},
+        net::TcpListener,
+    };
+
+    use object_store::ObjectStoreExt as _;
+
+    use super::*;
+
+    /// A double of a server that speaks S3 and answers everything alike. One with a full disk or a quota is not to be had.
+    fn answering(status: &'static str, code: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                let (mut line, mut length) = (String::new(), 0);
+                while stream.read_line(&mut line).is_ok_and(|read| read > 2) {
+                    let header = std::mem::take(&mut line).to_lowercase();
+                    length = header
+                        .strip_prefix("content-length:")
+                        .map_or(length, |length| length.trim().parse().unwrap());
+                }
+                stream.read_exact(&mut vec![0; length]).unwrap();
+                let body = format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                stream.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_is_full_or_refuses_is_named() {
+        let full = |reason: &str| LakeError::Full { reason: reason.into() };
+        for (status, code, expected) in [
+            ("507 Insufficient Storage", "XMinioStorageFull", Some(full("the bucket's disks are full"))),
+            ("403 Forbidden", "QuotaExceeded", Some(full("the bucket's quota is used up"))),
+            ("403 Forbidden", "AccessDenied", None),
+        ] {
+            let options = [
+                ("aws_access_key_id", "id"),
+                ("aws_secret_access_key", "secret"),
+                ("aws_endpoint", &*answering(status, code)),
+                ("aws_region", "us-east-1"),
+                ("allow_http", "true"),
+            ];
+            let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let store = open("s3://data/lake", &options).unwrap();
+            let path = Path::from("event=run/1-1.parquet");
+            let write = store.put(&path, b"x".to_vec().into()).await.unwrap_err();
+            let list = futures::StreamExt::next(&mut store.list(None)).await.unwrap().unwrap_err();
+            for error in [failure(&path, write), failure(&path, list)] {
+                match &expected {
+                    Some(full) => assert_eq!(error.to_string(), full.to_string()),
+                    None => assert!(matches!(error, LakeError::Refused { .. }), "{error:?}"),
+                }
+            }
+        }
+    }
 }

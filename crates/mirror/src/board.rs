@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use autoglm_domain::{Cursor, Cursors, Error, MirrorHealth, MirrorState, Result, Timestamp};
 use parking_lot::Mutex;
 
-/// The mirrors that there are; others that follow the journal keep cursors too.
-const NAMES: [&str; 2] = ["kafka", "lake"];
+/// The mirrors that there are; hooks follow the journal by cursors too.
+const NAMES: [&str; 3] = ["kafka", "lake", "mlflow"];
 
 /// The state of every mirror that this process is to feed.
 #[derive(Debug, Default)]

@@ -1,11 +1,16 @@
 //! Events of the journal to MLflow.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{ArtifactStore, ErrorKind, Event, RolloutState, Store};
+use autoglm_domain::{ArtifactStore, ErrorKind, Event, Mirror, RolloutState, Span, Store};
 use tokio::sync::OnceCell;
 
 use crate::{Config, Result, client::Client};
+
+/// Time between two looks at a journal that has nothing new.
+const PACE: Duration = Duration::from_secs(1);
+/// Most events of a batch.
+const BATCH: i64 = 500;
 
 /// One MLflow server as a mirror.
 pub struct Mlflow {
@@ -48,5 +53,30 @@ impl Mlflow {
             }
             pushed => Ok(pushed?),
         }
+    }
+}
+
+#[async_trait::async_trait]
+impl Mirror for Mlflow {
+    fn name(&self) -> &'static str {
+        "mlflow"
+    }
+
+    fn pace(&self) -> Duration {
+        PACE
+    }
+
+    fn batch_end(&self, after: i64, last: i64) -> i64 {
+        last.min(after.saturating_add(BATCH))
+    }
+
+    async fn deliver(&self, span: Span) -> autoglm_domain::Result<()> {
+        let mut pages = span.pages(&*self.store, BATCH as usize);
+        while let Some(page) = pages.next().await? {
+            for recorded in &page {
+                self.push(&recorded.event).await?;
+            }
+        }
+        Ok(())
     }
 }

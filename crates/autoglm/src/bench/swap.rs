@@ -199,7 +199,7 @@ struct Orders {
 
 impl Orders {
     fn new(host: &Host) -> Result<Self> {
-        let http = reqwest::Client::builder()
+        let http = crate::http::client()
             .build()
             .map_err(|error| Error::internal(format!("cannot make an HTTP client: {error}")))?;
         Ok(Self { http, base_url: host.base_url.clone() })

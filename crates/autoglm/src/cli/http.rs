@@ -40,7 +40,7 @@ impl Server {
             return Err(Error::invalid(format!("{base} wants TLS, which this build does not speak"))
                 .with_hint("connect to the server itself with `http://`"));
         }
-        let http = reqwest::Client::builder()
+        let http = crate::http::client()
             .connect_timeout(CONNECT)
             .build()
             .map_err(|error| Error::internal(format!("cannot make an HTTP client: {error}")))?;

@@ -484,6 +484,26 @@ async fn mirrors_are_listed_without_a_server_too() {
     assert_eq!((states[0].seq, states[0].behind as i64), (3, last - 3));
 }
 
+/// The whole command, of a lake that is not there and of one that is empty.
+#[cfg(feature = "lake-sql")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lake_is_asked_in_sql() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = command(&["autoglm", "lake", "sql", "select 1 as one"]).await.error.unwrap();
+    assert_eq!(error.message, "there is no lake: `lake.url` is not set");
+    let lake = format!("lake.url={}", folder.path().join("lake").display());
+    let asked = async |sql: &str| command(&["autoglm", "lake", "sql", sql, "--set", &lake]).await;
+    let ended = asked("select 1 as one, 'a' as two, count(*) from interaction").await;
+    assert_eq!((ended.error, ended.out.as_str()), (None, "one  two  count(*)\n  1  a           0\n"));
+    assert!(ended.err.contains("has no files yet"), "{}", ended.err);
+    let error = asked("drop table interaction").await.error.unwrap();
+    assert!(error.message.ends_with("only questions are answered, and this is none"), "{error}");
+    let more =
+        ["autoglm", "lake", "sql", "select * from generate_series(1, 9)", "--max-rows", "3", "--set", &lake];
+    let error = command(&more).await.error.unwrap();
+    assert_eq!(error.message, "the answer has more than 3 rows");
+}
+
 /// A command that this build cannot carry out says which one could.
 #[cfg(not(feature = "lake"))]
 #[tokio::test(flavor = "multi_thread")]
@@ -491,6 +511,9 @@ async fn what_this_build_lacks_is_refused_by_name() {
     let error = command(&["autoglm", "lake", "ab", "--a", "1", "--b", "2"]).await.error.unwrap();
     assert_eq!(error.message, "this build has no feature `lake`");
     assert_eq!(error.hint.as_deref(), Some("build it with `cargo build --release --features lake`"));
+    let error = command(&["autoglm", "lake", "sql", "select 1"]).await.error.unwrap();
+    assert_eq!(error.message, "this build has no feature `lake-sql`");
+    assert_eq!(error.hint.as_deref(), Some("build it with `cargo build --release --features lake-sql`"));
     let error = command(&["autoglm", "versions", "list", "--set", "lake.url=x"]).await.error.unwrap();
     assert_eq!(error.message, "`lake.url` is set, and this build has no feature `lake`");
 }

@@ -62,7 +62,7 @@ pub(crate) struct Client {
 impl Client {
     /// A client of the server at `base_url` (`http://127.0.0.1:8080`, with or without `/v1`).
     pub(crate) fn new(base_url: &str) -> Result<Self> {
-        let http = reqwest::Client::builder()
+        let http = crate::http::client()
             .timeout(REQUEST_TIMEOUT)
             .build()
             .map_err(|error| Error::internal(format!("cannot make an HTTP client: {error}")))?;

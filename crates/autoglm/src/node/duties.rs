@@ -57,11 +57,9 @@ impl Duties {
             let hook = Arc::clone(hook);
             tasks.spawn(async move { hook.follow().await });
         }
-        if let Some(server) = &parts.mlflow {
-            tasks.spawn(mlflow::mirror(Arc::clone(parts), Arc::clone(server)));
-            if !parts.settings.mlflow.follow_alias.is_empty() {
-                tasks.spawn(mlflow::follow(Arc::clone(parts), Arc::clone(server)));
-            }
+        if let Some(server) = parts.mlflow.as_ref().filter(|_| !parts.settings.mlflow.follow_alias.is_empty())
+        {
+            tasks.spawn(mlflow::follow(Arc::clone(parts), Arc::clone(server)));
         }
         Mirrors::feed(parts, &mut tasks)?;
         parts.leading.set(true);

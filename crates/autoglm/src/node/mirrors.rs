@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use autoglm_domain::{Cursors, IdSource as _, Mirror, MirrorState, Result, SystemIds};
 use autoglm_mirror::{Board, Feed};
+use autoglm_mlflow::Mlflow;
 use tokio::task::JoinSet;
 
 use super::Parts;
@@ -18,8 +19,14 @@ pub(crate) struct Mirrors {
 
 impl Mirrors {
     /// What the settings name. No broker and no bucket is asked for anything yet.
-    pub(super) fn open(settings: &Settings, database: &Database) -> Result<Self> {
-        Ok(Self { mirrors: named(settings, database)?, cursors: database.cursors(), board: Arc::default() })
+    pub(super) fn open(
+        settings: &Settings,
+        database: &Database,
+        mlflow: Option<Arc<Mlflow>>,
+    ) -> Result<Self> {
+        let mut mirrors = named(settings, database)?;
+        mirrors.extend(mlflow.map(|server| server as Arc<dyn Mirror>));
+        Ok(Self { mirrors, cursors: database.cursors(), board: Arc::default() })
     }
 
     /// Feeds every mirror, and takes in what comes from elsewhere, for as long as `tasks` are there.
@@ -40,7 +47,7 @@ impl Mirrors {
     }
 }
 
-/// The mirrors that the settings name.
+/// The mirrors that the settings name, in builds that have them.
 fn named(settings: &Settings, database: &Database) -> Result<Vec<Arc<dyn Mirror>>> {
     let mut mirrors: Vec<Arc<dyn Mirror>> = Vec::new();
     #[cfg(feature = "kafka")]
@@ -71,4 +78,62 @@ fn ingest(parts: &Arc<Parts>, tasks: &mut JoinSet<()>) -> Result<()> {
 #[cfg(not(feature = "kafka"))]
 fn ingest(_: &Arc<Parts>, _: &mut JoinSet<()>) -> Result<()> {
     Ok(())
+}
+
+#[cfg(all(test, target_os = "linux", feature = "kafka", feature = "lake"))]
+mod tests {
+    use std::time::Duration;
+
+    use autoglm_domain::MirrorHealth;
+    use autoglm_doubles::{KafkaBroker, SmallDisk};
+
+    use super::*;
+    use crate::bench::Host;
+
+    /// A disk that is full under the lake, and a broker that is away: whoever asks notices nothing, and who looks sees why.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn mirrors_that_fail_are_nobodys_business_who_asks() {
+        let Some(mut broker) = KafkaBroker::stopped() else { return };
+        let Some(disk) = SmallDisk::new(None) else { return };
+        disk.fill(4096);
+        let mut settings = Settings::default();
+        settings.kafka.brokers = broker.brokers();
+        settings.kafka.timeout_s = 2;
+        settings.lake.url = disk.path().join("lake").display().to_string();
+        settings.lake.flush_s = 1;
+        let host = Host::start(settings).await.unwrap();
+        let client = host.client().unwrap();
+        let ask = async |n: usize| {
+            client.ask(&host.stream.tasks[0].traffic[n], Default::default()).await.unwrap();
+        };
+        let states = async |wanted: &dyn Fn(&MirrorState) -> bool| {
+            let url = format!("{}/v1/autoglm/mirrors", host.base_url);
+            for _ in 0..600 {
+                let body = reqwest::get(&url).await.unwrap().text().await.unwrap();
+                let mut list: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let states: Vec<MirrorState> = serde_json::from_value(list["data"].take()).unwrap();
+                if states.len() == 2 && states.iter().all(wanted) {
+                    return states;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            panic!("it never comes to that: {:?}", host.parts().mirrors.states().await);
+        };
+        for n in 0..20 {
+            ask(n).await;
+        }
+        let failing = states(&|state| state.health == MirrorHealth::Failing && state.behind >= 20).await;
+        for n in 20..40 {
+            ask(n).await;
+        }
+        let errors: Vec<_> =
+            failing.into_iter().map(|state| (state.name, state.last_error.unwrap())).collect();
+        assert_eq!(errors[0].0, "kafka");
+        assert!(errors[0].1.contains("Connection refused"), "{errors:?}");
+        assert_eq!(errors[1], ("lake".into(), "the lake has no room: the disk is full".into()));
+        broker.resume();
+        disk.grow();
+        states(&|state| state.health == MirrorHealth::Healthy && state.behind == 0 && state.seq >= 40).await;
+        host.close().await.unwrap();
+    }
 }

@@ -1,60 +1,18 @@
-//! MLflow beside the loop: the journal is pushed there, and, where it is so set, a move of an alias there is made here.
+//! MLflow beside the loop, where it is so set: a move of an alias there is made here. That the journal is pushed there is the
+//! [mirrors'](super::mirrors) business.
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Alias, Cursor, Error, Event, Result};
+use autoglm_domain::{Alias, Error, Event, Result};
 use autoglm_gateway::{Admin as _, Promotion};
 use autoglm_mlflow::{Mlflow, MovedThere};
-use autoglm_webhook::Backoff;
 
 use super::{Parts, orders::Orders};
 
-/// The mirror's name among the followers of the journal.
+/// The mirror's name among the followers of the journal, and who moved an alias there.
 const NAME: &str = "mlflow";
-/// Time between two looks at a journal that has nothing new.
-const LOOK: Duration = Duration::from_secs(1);
-/// Events that are read at a time.
+/// Events that are looked at for a move of ours.
 const PAGE: usize = 500;
-/// Longest pause between two attempts.
-const MOST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Pushes the journal from its beginning until the task is dropped. What could not be pushed is pushed again: nothing is
-/// passed over.
-pub(super) async fn mirror(parts: Arc<Parts>, mlflow: Arc<Mlflow>) {
-    let backoff = Backoff::new(MOST_PAUSE, parts.ids.next_uuid().as_u64_pair().1);
-    let (mut failed, mut told) = (0, None);
-    loop {
-        let error = match push(&parts, &mlflow).await {
-            Ok(true) => continue,
-            Ok(false) => None,
-            Err(error) => Some(error.message),
-        };
-        // What lasts is told once.
-        if let Some(error) = error.as_ref().filter(|_| error != told) {
-            tracing::warn!(%error, "MLflow has to wait");
-        }
-        failed = if error.is_some() { failed + 1 } else { 0 };
-        told = error;
-        tokio::time::sleep(if failed > 0 { backoff.pause(failed) } else { LOOK }).await;
-    }
-}
-
-/// Pushes a page of the journal; whether there may be more.
-async fn push(parts: &Parts, mlflow: &Mlflow) -> Result<bool> {
-    let seq = pushed(parts).await?;
-    let page = parts.store.events_after(seq, PAGE).await?;
-    let Some(last) = page.last().map(|recorded| recorded.seq) else { return Ok(false) };
-    for recorded in &page {
-        mlflow.push(&recorded.event).await?;
-    }
-    parts.cursors.set_cursor(NAME, Cursor::at(last)).await?;
-    Ok(page.len() == PAGE)
-}
-
-/// Position of the last event that is in MLflow.
-async fn pushed(parts: &Parts) -> Result<i64> {
-    Ok(parts.cursors.cursor(NAME).await?.unwrap_or_default().seq)
-}
 
 /// Looks now and then whether the alias that is followed was moved in MLflow, and moves ours, until the task is dropped.
 pub(super) async fn follow(parts: Arc<Parts>, mlflow: Arc<Mlflow>) {
@@ -73,7 +31,7 @@ pub(super) async fn follow(parts: Arc<Parts>, mlflow: Arc<Mlflow>) {
 
 async fn look(parts: &Arc<Parts>, mlflow: &Mlflow, alias: &Alias) -> Result<()> {
     // What of ours is not there yet would look like a move of somebody else's back to where it was.
-    let seq = pushed(parts).await?;
+    let seq = parts.cursors.cursor(NAME).await?.unwrap_or_default().seq;
     let unpushed = parts.store.events_after(seq, PAGE).await?;
     let moves = |event: &Event| matches!(event, Event::AliasMoved(step) if step.alias == *alias);
     if unpushed.len() == PAGE || unpushed.iter().any(|recorded| moves(&recorded.event)) {
