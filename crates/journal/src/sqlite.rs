@@ -1,12 +1,14 @@
 //! SQLite: one file, one machine.
 
 mod bulk;
+mod folding;
 pub(crate) mod open;
 
 use std::path::{Path, PathBuf};
 
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
+use self::folding::Folding;
 use crate::{
     Config, JournalError, SqlStore,
     db::{Db, db_of},
@@ -61,7 +63,8 @@ impl SqlStore<Sqlite> {
         let at_path = |error: JournalError| error.while_opening(path);
         let (connection, options) = open::open(path, &config).await.map_err(at_path)?;
         let readers = open::readers(path, &config).await.map_err(at_path)?;
-        let file = File { connection: Some(connection), last: None, options };
+        let folding = Folding::start(options.clone());
+        let file = File { connection: Some(connection), last: None, options, folding };
         let writer = Writer::start(file, config.max_batch_appends, config.queue_appends);
         Ok(Self::over(Sqlite { path: path.to_path_buf() }, readers, Some(writer), &config))
     }
@@ -110,6 +113,7 @@ struct File {
     /// Position of the last event, unless somebody else has written since, which a row at its position then says.
     last: Option<i64>,
     options: SqliteConnectOptions,
+    folding: Folding,
 }
 
 impl File {
@@ -133,6 +137,7 @@ impl Commit for File {
             Some(connection) => connection,
             None => self.connect().await?,
         };
+        self.folding.shorten(&mut connection).await;
         // Whatever fails from here on drops the connection, and with it what was not committed.
         let quick = match self.last.take() {
             Some(last) => bulk::commit(&mut connection, last, appends).await.map(|it| (last, it)),
@@ -140,6 +145,7 @@ impl Commit for File {
         };
         if let Some((last, Ok(events))) = quick {
             (self.last, self.connection) = (Some(last + events), Some(connection));
+            self.folding.committed();
             return Ok(appends.iter().map(|_| Ok(())).collect());
         }
         match quick {
@@ -161,12 +167,13 @@ impl Commit for File {
             applied => applied?,
         };
         connection.execute("COMMIT", &[]).await?;
-        self.last = Some(last);
-        self.connection = Some(connection);
+        (self.last, self.connection) = (Some(last), Some(connection));
+        self.folding.committed();
         Ok(outcomes)
     }
 
     async fn finish(&mut self) -> Result<(), JournalError> {
+        self.folding.stop().await;
         let Some(mut connection) = self.connection.take() else {
             return Ok(());
         };

@@ -39,7 +39,10 @@ pub(crate) async fn open(
     path: &Path,
     config: &Config,
 ) -> Result<(SqliteConnection, SqliteConnectOptions), JournalError> {
-    let mut options = options(path, config).create_if_missing(true);
+    let mut options = options(path, config)
+        .create_if_missing(true)
+        // `folding` does it, so that no commit waits for it.
+        .pragma("wal_autocheckpoint", "0");
     if let Some(mib) = config.max_file_mib {
         options = options.pragma("max_page_count", mib.saturating_mul(PAGES_PER_MIB).to_string());
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use autoglm_domain::*;
 use autoglm_journal::{Config, Health, JournalError, SqliteStore};
-use futures::{FutureExt, future::join_all};
+use futures::{FutureExt, StreamExt, future::join_all, stream};
 
 use crate::samples::{self, event, id};
 
@@ -165,4 +165,27 @@ async fn health_tells_sizes_and_the_latest_position() {
     assert!(wal_bytes > 0);
     store.close().await.unwrap();
     assert_eq!(store.health().await, Err(JournalError::Closed));
+}
+
+/// Written without a pause and beside readers, the log begins anew again and again; at the end all of it is in the file.
+#[tokio::test]
+async fn the_log_is_folded_into_the_file_while_more_is_written() {
+    const MIB: u64 = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Config { fsync: false, ..Config::default() }).await;
+    let answer = "x".repeat(250_000);
+    let write = async |n| {
+        let large = Interaction { answer: answer.clone(), ..samples::interaction(n) };
+        store.append(vec![Event::Interaction(Box::new(large))]).await.unwrap();
+        assert_eq!(store.interaction(id(n)).await.unwrap().interaction.answer, answer);
+        store.health().await.unwrap().wal_bytes
+    };
+    let logs: Vec<u64> = stream::iter(1..=600).map(write).buffer_unordered(8).collect().await;
+    let longest = logs.into_iter().max().unwrap();
+    assert!(longest < 112 * MIB, "150 MB were written, and the log came to {longest} bytes");
+    store.close().await.unwrap();
+    let Health { last_seq, file_bytes, wal_bytes, .. } =
+        open(&folder, Config::default()).await.health().await.unwrap();
+    assert_eq!((last_seq, wal_bytes), (600, 0));
+    assert!(file_bytes > 143 * MIB, "{file_bytes}");
 }
