@@ -50,8 +50,8 @@ pub use ports::{
     TrainJob, TrainProgress, Trained, Trainer,
 };
 pub use rollout::{
-    ClusterEvidence, Evidence, Live, LiveStage, MetricEvidence, MetricStatus, Outcome, PairedEvidence,
-    Rollout, RolloutProgress, RolloutState, StageRuling, Verdict,
+    ClusterEvidence, Evidence, GateAnswer, GateAnswers, Live, LiveStage, MetricEvidence, MetricStatus,
+    Outcome, PairedEvidence, Rollout, RolloutProgress, RolloutState, StageRuling, Verdict,
 };
 pub use shadow::{JudgeStanding, PairOrder, Preference, ShadowAnswer, ShadowPair};
 pub use store::{InteractionRecord, Store};

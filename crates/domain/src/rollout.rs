@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, JudgeStanding, RolloutId, Timestamp, VersionNumber};
+use crate::{ClusterId, ExperienceId, JudgeStanding, RolloutId, Timestamp, VersionNumber};
 
 /// How far a candidate is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -211,6 +211,14 @@ impl Rollout {
             _ => None,
         }
     }
+
+    /// What was found so far, or what its verdict rests on.
+    pub fn evidence(&self) -> &Evidence {
+        match &self.state {
+            RolloutState::Decided { verdict } => &verdict.evidence,
+            _ => &self.evidence,
+        }
+    }
 }
 
 /// What a verdict can be. Only `Promote` moves an alias.
@@ -259,6 +267,39 @@ pub struct ClusterEvidence {
     pub fell: bool,
 }
 
+/// Two versions' answers to one held-out experience that differ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateAnswer {
+    /// What was asked.
+    pub experience: ExperienceId,
+    /// The champion's answer; a long one is cut.
+    pub champion: String,
+    /// The candidate's, likewise.
+    pub candidate: String,
+    /// The champion's score, 0 to 1.
+    pub champion_score: f64,
+    /// The candidate's score, 0 to 1.
+    pub candidate_score: f64,
+}
+
+/// How many answers to held-out experiences changed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GateAnswers {
+    /// Experiences that both versions answered.
+    pub compared: u64,
+    /// Of these, the ones with another answer.
+    pub changed: u64,
+    /// Some of those, the ones whose score changed most first.
+    pub examples: Vec<GateAnswer>,
+}
+
+impl GateAnswers {
+    /// Whether nothing was compared.
+    pub fn is_empty(&self) -> bool {
+        self.compared == 0
+    }
+}
+
 /// All that a verdict rests on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
@@ -268,6 +309,9 @@ pub struct Evidence {
     pub retention: Option<PairedEvidence>,
     /// The same by cluster.
     pub clusters: Vec<ClusterEvidence>,
+    /// Answers of both to these experiences.
+    #[serde(default, skip_serializing_if = "GateAnswers::is_empty")]
+    pub answers: GateAnswers,
     /// What the scan found; empty when it passed.
     pub scan: Vec<String>,
     /// What the offline gate came to, in one sentence, where live traffic decided after it.

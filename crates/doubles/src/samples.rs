@@ -263,6 +263,14 @@ fn verdict() -> Verdict {
         upper: 0.1875,
         alpha: 0.05,
     };
-    let evidence = Evidence { new_skill: Some(paired), ..Evidence::default() };
+    let changed = GateAnswer {
+        experience: id(6),
+        champion: "card arrival".into(),
+        candidate: "report lost card".into(),
+        champion_score: 0.0,
+        candidate_score: 1.0,
+    };
+    let answers = GateAnswers { compared: 400, changed: 50, examples: vec![changed] };
+    let evidence = Evidence { new_skill: Some(paired), answers, ..Evidence::default() };
     Verdict { outcome: Outcome::Promote, reason: "better by 12 points".into(), at: at(98), evidence }
 }

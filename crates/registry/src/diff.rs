@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use autoglm_domain::{
-    ChatMessage, ContentHash, InteractionId, ModelVersion, PairOrder, Store, VersionNumber,
-};
+use autoglm_domain::{ChatMessage, ContentHash, ModelVersion, PairOrder, Store, VersionNumber};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,17 +36,17 @@ pub struct Example {
 /// Two versions' answers to one request that differ.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChangedAnswer {
-    /// The request.
-    pub interaction: InteractionId,
+    /// The request: an interaction, or a held-out experience.
+    pub to: String,
     /// The answer of the first version.
     pub a: String,
     /// The answer of the second.
     pub b: String,
-    /// How far they are apart, 0 to 1.
+    /// How far they are apart, 0 to 1; of a held-out experience, by their scores.
     pub distance: f64,
 }
 
-/// What of two versions' answers to the same requests is on record, from shadows.
+/// What of two versions' answers to the same requests is on record, from offline gates and shadows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AnswersChange {
     /// Requests that both answered.
@@ -159,7 +157,7 @@ pub(crate) fn snapshot_change(
     SnapshotChange { added, removed, common: b.len() as u64 - added, only_b, only_a }
 }
 
-/// Both versions' answers in shadows of one beside the other.
+/// Both versions' answers in rollouts of one over the other.
 pub(crate) async fn answers_change(
     store: &dyn Store,
     a: VersionNumber,
@@ -170,6 +168,16 @@ pub(crate) async fn answers_change(
         let forward = (rollout.champion, rollout.candidate) == (a, b);
         if !forward && (rollout.champion, rollout.candidate) != (b, a) {
             continue;
+        }
+        let in_order =
+            |champion, candidate| if forward { (champion, candidate) } else { (candidate, champion) };
+        let at_gate = &rollout.evidence().answers;
+        change.compared += at_gate.compared;
+        change.changed += at_gate.changed;
+        for answer in at_gate.examples.clone() {
+            let distance = (answer.candidate_score - answer.champion_score).abs();
+            let (a, b) = in_order(answer.champion, answer.candidate);
+            change.examples.push(ChangedAnswer { to: answer.experience.to_string(), a, b, distance });
         }
         for pair in store.shadow_pairs(rollout.id, PairOrder::MostDifferent, MOST_PAIRS).await? {
             if pair.champion.error.is_some() || pair.candidate.error.is_some() {
@@ -182,12 +190,9 @@ pub(crate) async fn answers_change(
                 continue;
             }
             change.changed += 1;
-            let (first, second) = match forward {
-                true => (pair.champion.text, pair.candidate.text),
-                false => (pair.candidate.text, pair.champion.text),
-            };
-            let (interaction, distance) = (pair.interaction, pair.diff.distance);
-            change.examples.push(ChangedAnswer { interaction, a: first, b: second, distance });
+            let (a, b) = in_order(pair.champion.text, pair.candidate.text);
+            let (to, distance) = (pair.interaction.to_string(), pair.diff.distance);
+            change.examples.push(ChangedAnswer { to, a, b, distance });
         }
     }
     change.examples.sort_by(|a, b| b.distance.total_cmp(&a.distance));

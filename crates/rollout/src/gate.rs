@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use autoglm_domain::{
-    Clock, Error, ErrorKind, Evidence, Experience, FinishReason, GenerationInput, GenerationRequest,
-    Generator, Outcome, Priority, Sampling, Verdict, VersionNumber,
+    Clock, Error, ErrorKind, Evidence, Experience, FinishReason, GateAnswers, GenerationInput,
+    GenerationRequest, Generator, Outcome, Priority, Sampling, Verdict, VersionNumber,
 };
 use futures::{StreamExt as _, stream::FuturesOrdered};
 use tracing::Instrument as _;
 
-use crate::{AnswerCache, GateConfig, Judge, Part, Question, RolloutError, Scorer, Suites};
+use crate::{AnswerCache, GateConfig, Judge, Part, Question, RolloutError, Scorer, Suites, changed};
 
 /// Tokens an answer may have when its target cannot be counted.
 const UNCOUNTED_TARGET_TOKENS: u32 = 256;
@@ -46,10 +46,12 @@ struct Asked {
 }
 
 /// What came of one question.
-struct Pair {
-    part: Part,
+struct Pair<'a> {
+    question: Question<'a>,
     champion: f64,
     candidate: f64,
+    /// The champion's answer and the candidate's, where both answered.
+    answers: Option<(Arc<str>, Arc<str>)>,
     failed: Option<String>,
     champion_failed: bool,
 }
@@ -99,6 +101,7 @@ impl Gate<'_> {
 
         let mut failures: BTreeMap<String, u64> = BTreeMap::new();
         let mut champion_failures = 0;
+        let mut answers = GateAnswers::default();
         let mut waiting = questions.iter();
         let mut in_flight = FuturesOrdered::new();
         while judge.early().is_none() {
@@ -108,7 +111,11 @@ impl Gate<'_> {
             }
             let Some(pair) = in_flight.next().await else { break };
             let pair = pair.map_err(|error| with_pairs(error, judge.pairs()))?;
-            judge.push(pair.part, pair.champion, pair.candidate);
+            judge.push(pair.question.part, pair.champion, pair.candidate);
+            if let Some((champion, candidate)) = &pair.answers {
+                let (champion, candidate) = ((&**champion, pair.champion), (&**candidate, pair.candidate));
+                changed::push(&mut answers, pair.question.experience.id, champion, candidate);
+            }
             champion_failures += u64::from(pair.champion_failed);
             if let Some(failure) = pair.failed {
                 *failures.entry(failure).or_default() += 1;
@@ -118,7 +125,7 @@ impl Gate<'_> {
         let ruling = judge.rule();
         let reason = with_failures(ruling.reason, &failures, champion_failures);
         tracing::info!(outcome = ?ruling.outcome, pairs = judge.pairs(), "{reason}");
-        Ok(self.verdict(ruling.outcome, reason, judge.evidence()))
+        Ok(self.verdict(ruling.outcome, reason, Evidence { answers, ..judge.evidence() }))
     }
 
     fn refuse_scanned(&self, scan: &[String]) -> Verdict {
@@ -132,12 +139,12 @@ impl Gate<'_> {
         Verdict { outcome, reason, at: self.clock.now(), evidence }
     }
 
-    async fn ask_both(
+    async fn ask_both<'a>(
         &self,
         candidate: VersionNumber,
         champion: VersionNumber,
-        question: Question<'_>,
-    ) -> Result<Pair, RolloutError> {
+        question: Question<'a>,
+    ) -> Result<Pair<'a>, RolloutError> {
         let experience = question.experience;
         let (ours, theirs) =
             futures::try_join!(self.ask(candidate, experience), self.ask(champion, experience))?;
@@ -155,8 +162,13 @@ impl Gate<'_> {
             Err(Failure::Own(message)) => Some(message.clone()),
             Err(Failure::Unavailable(error)) => Some(error.to_string()),
         };
+        let answers = match (&theirs.answer, &ours.answer) {
+            (Ok(champion), Ok(candidate)) => Some((Arc::clone(champion), Arc::clone(candidate))),
+            _ => None,
+        };
         Ok(Pair {
-            part: question.part,
+            question,
+            answers,
             champion: score(&theirs),
             candidate: score(&ours),
             failed,

@@ -20,6 +20,7 @@ mod quantile;
 mod sequence;
 
 mod cache;
+mod changed;
 mod config;
 mod gate;
 mod judge;

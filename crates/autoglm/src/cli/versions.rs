@@ -335,7 +335,7 @@ fn show_examples(diff: &VersionDiff, printer: &Printer) -> Outcome {
     }
     let mut table = Table::new(&["ANSWER TO", "FIRST", "SECOND"]);
     for answer in &diff.answers.examples {
-        table.row([answer.interaction.to_string(), part(&answer.a), part(&answer.b)]);
+        table.row([answer.to.clone(), part(&answer.a), part(&answer.b)]);
     }
     printer.data("")?;
     printer.table(&table)

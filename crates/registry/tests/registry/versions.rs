@@ -225,6 +225,31 @@ async fn a_diff_names_metrics_hyper_parameters_and_data() {
 }
 
 #[tokio::test]
+async fn a_diff_shows_answers_that_changed_at_the_gate_and_in_the_shadow() {
+    let world = World::new().await;
+    world.chain(13).await;
+    let events = autoglm_doubles::samples::events();
+    let wanted = |event: &Event| match event {
+        Event::Rollout(rollout) => !rollout.is_unfinished(),
+        event => matches!(event, Event::ShadowPair(_)),
+    };
+    for event in events.into_iter().filter(wanted) {
+        world.store.append(vec![event]).await.unwrap();
+    }
+    let diff = world.registry.diff(VersionNumber(12), VersionNumber(13)).await.unwrap().answers;
+    // 400 held-out experiences of the gate, and one pair.
+    assert_eq!((diff.compared, diff.changed), (401, 51));
+    let shown: Vec<_> =
+        diff.examples.iter().map(|it| (it.to.split(['_', '-']).next().unwrap(), it.distance)).collect();
+    assert_eq!(shown, [("exp", 1.0), ("chatcmpl", 0.75)]);
+    assert!(diff.examples.iter().all(|it| (&*it.a, &*it.b) == ("card arrival", "report lost card")));
+    let back = world.registry.diff(VersionNumber(13), VersionNumber(12)).await.unwrap().answers;
+    assert!(back.examples.iter().all(|it| (&*it.a, &*it.b) == ("report lost card", "card arrival")));
+    let others = world.registry.diff(VersionNumber(11), VersionNumber(13)).await.unwrap().answers;
+    assert_eq!(others.compared, 0);
+}
+
+#[tokio::test]
 async fn a_damaged_adapter_is_an_internal_error_with_a_hint() {
     let world = World::new().await;
     let version = world.registry.register(new_version(0)).await.unwrap();

@@ -27,6 +27,12 @@ async fn a_candidate_that_learned_is_promoted_and_asked_no_more_than_needed() {
     assert!(new_skill.pairs < 60, "the new skill was decided after {} pairs", new_skill.pairs);
     assert_eq!(verdict.evidence.retention.as_ref().unwrap().pairs, 60, "clusters are looked at in full");
     assert_eq!(verdict.evidence.clusters[0].name, "old");
+    let answers = &verdict.evidence.answers;
+    assert_eq!((answers.compared, answers.changed), (new_skill.pairs + 60, new_skill.pairs));
+    assert_eq!(
+        (answers.examples[0].champion.as_str(), answers.examples[0].candidate.as_str()),
+        ("wrong", "Right.")
+    );
     let most = engine.most_at_once.load(Ordering::SeqCst);
     assert!((17..=32).contains(&most), "{most} requests at once with 16 pairs in flight");
     // `right` is one token, and 8 more are slack.

@@ -1,7 +1,7 @@
 //! `autoglm rollouts show`
 
 use autoglm_domain::{
-    Evidence, JudgeStanding, LiveStage, MetricEvidence, MetricStatus, PairedEvidence, Rollout,
+    Evidence, GateAnswers, JudgeStanding, LiveStage, MetricEvidence, MetricStatus, PairedEvidence, Rollout,
     RolloutProgress, RolloutState, StageRuling,
 };
 use clap::Args;
@@ -42,7 +42,7 @@ pub(super) async fn run(data: &Data, args: &ShowArgs, printer: &Printer) -> Outc
         return printer.json(&shown);
     }
     printer.data(&description(&rollout, printer))?;
-    show_gate(evidence(&rollout), printer)?;
+    show_gate(rollout.evidence(), printer)?;
     looks.iter().try_for_each(|look| show_look(look, printer))
 }
 
@@ -57,7 +57,7 @@ async fn looks(
         looks.reverse();
         return Ok(looks);
     }
-    let mut found = evidence(rollout).clone();
+    let mut found = rollout.evidence().clone();
     // Where it is now, which no evidence holds before the stage is over.
     if rollout.is_unfinished()
         && let Some(latest) = data.store.rollout_progress(rollout.id, 1).await?.pop()
@@ -65,13 +65,6 @@ async fn looks(
         found.look(latest);
     }
     Ok(found.live)
-}
-
-fn evidence(rollout: &Rollout) -> &Evidence {
-    match &rollout.state {
-        RolloutState::Decided { verdict } => &verdict.evidence,
-        _ => &rollout.evidence,
-    }
 }
 
 fn description(rollout: &Rollout, printer: &Printer) -> String {
@@ -92,10 +85,14 @@ fn description(rollout: &Rollout, printer: &Printer) -> String {
     if let RolloutState::Decided { verdict } = &rollout.state {
         lines.push(format!("decided    {}", time(verdict.at)));
     }
-    let evidence = evidence(rollout);
+    let evidence = rollout.evidence();
     lines.extend(evidence.scan.iter().map(|finding| format!("scan       {}", oneline(finding))));
     if !evidence.gate.is_empty() {
         lines.push(format!("gate       {}", oneline(&evidence.gate)));
+    }
+    if !evidence.answers.is_empty() {
+        let GateAnswers { compared, changed, .. } = &evidence.answers;
+        lines.push(format!("answers    {changed} of {compared} changed at the gate"));
     }
     lines.join("\n")
 }
