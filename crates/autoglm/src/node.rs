@@ -14,6 +14,7 @@ mod news;
 mod on_demand;
 mod orders;
 mod recall;
+mod relay;
 pub(crate) mod residents;
 pub(crate) mod shadows;
 mod split;

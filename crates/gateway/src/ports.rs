@@ -200,7 +200,8 @@ pub struct Rollback {
 }
 
 /// What a person may do with a candidate on live traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RolloutAction {
     /// Holds it where it is.
     Pause,
@@ -213,7 +214,7 @@ pub enum RolloutAction {
 }
 
 /// A person's wish to send a version on its way to the users.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutStart {
     /// Name of the version: `v3` or the beginning of its hash.
     pub version: String,
@@ -224,7 +225,7 @@ pub struct RolloutStart {
 }
 
 /// A person's word on a candidate on live traffic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolloutOrder {
     /// The rollout.
     pub rollout: RolloutId,
@@ -237,7 +238,7 @@ pub struct RolloutOrder {
 }
 
 /// A person's wish for a test of versions. What is not given has a default.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AbOrder {
     /// Names of the versions with their shares of the conversations.
     pub arms: Vec<(String, f64)>,

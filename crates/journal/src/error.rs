@@ -212,6 +212,14 @@ pub enum JournalError {
         /// What the system says.
         reason: String,
     },
+    /// An order to another process, or the answer to one, is too long to be told.
+    #[error("an order of {bytes} bytes is longer than the {most} that can be passed on")]
+    LongOrder {
+        /// Its length.
+        bytes: usize,
+        /// Most that it may have.
+        most: usize,
+    },
     /// The server went away between an order to commit and its answer, and did not come back in time.
     #[error("Postgres went away during a commit: it is not known whether the events were written")]
     Unsettled,
@@ -232,7 +240,7 @@ impl JournalError {
         match self {
             Self::Setting { .. } | Self::TooManyEvents { .. } | Self::Unstorable { .. } => ErrorKind::Invalid,
             Self::NotOurs { .. } | Self::Newer { .. } => ErrorKind::Invalid,
-            Self::Address { .. } | Self::Cursor { .. } => ErrorKind::Invalid,
+            Self::Address { .. } | Self::Cursor { .. } | Self::LongOrder { .. } => ErrorKind::Invalid,
             Self::CursorAhead { .. } => ErrorKind::Conflict,
             Self::Exists { .. } | Self::AliasElsewhere { .. } | Self::Older { .. } => ErrorKind::Conflict,
             Self::Ended { .. } => ErrorKind::Conflict,
@@ -281,6 +289,7 @@ impl JournalError {
             }
             Self::NoDatabase { .. } => "make it with `createdb`; autoglm makes its own tables in it",
             Self::NoTables { .. } => "a server makes its tables when it first starts",
+            Self::LongOrder { .. } => "give a shorter reason",
             Self::Lost { .. } => "what was acknowledged is there; try again when the server is back",
             Self::Unsettled => "look whether it is there before writing it again",
             Self::NotLeading => "the process that leads does it, or will when it is this one's turn",

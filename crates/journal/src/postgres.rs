@@ -9,6 +9,7 @@ mod commit;
 mod leadership;
 mod listener;
 mod open;
+mod orders;
 
 pub use leadership::Leadership;
 pub use listener::Listener;
@@ -34,6 +35,10 @@ const APPENDED: &str = "autoglm_appended";
 const FAILED: &str = "autoglm_failed";
 /// Notified when somebody wants a training run of whoever leads.
 const TRAIN: &str = "autoglm_train";
+/// Notified with an order to whoever leads: its id and text.
+const ORDER: &str = "autoglm_order";
+/// Notified with the answer to it: its id and text.
+const ANSWER: &str = "autoglm_answer";
 
 /// The engine of a [`PostgresStore`].
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use autoglm_domain::{Error, Result};
 use autoglm_journal::{Listener, PostgresStore};
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{Parts, split};
+use super::{Parts, relay, split};
 use crate::database::Database;
 
 /// Longest time between two looks at the store.
@@ -91,13 +91,18 @@ pub(super) async fn follow(parts: Arc<Parts>) {
 }
 
 /// Waits until something was appended, or for the time between two looks.
-async fn hear(parts: &Parts, listener: &Listener) {
+async fn hear(parts: &Arc<Parts>, listener: &Listener) {
     let heard = async {
         loop {
             tokio::select! {
                 () = listener.appended() => return,
                 (version, latency_ms) = listener.failed() => if parts.leading.now() {
                     parts.proving.failed(version, latency_ms);
+                },
+                (id, order) = listener.ordered() => if parts.leading.now()
+                    && let Some(store) = parts.database.shared()
+                {
+                    tokio::spawn(relay::carry_out(Arc::clone(parts), store.clone(), id, order));
                 },
                 () = listener.training_ordered() => if parts.leading.now() {
                     parts.signals.request();

@@ -9,10 +9,15 @@ use autoglm_domain::{
 use autoglm_gateway::{
     AbOrder, Admin, Promotion, Rollback, RolloutAction, RolloutOrder, RolloutStart, TrainOrder,
 };
+use autoglm_journal::PostgresStore;
 use autoglm_rollout::{AbAnalysis, OnTraffic};
 use serde_json::{Value, json};
 
-use super::{Parts, residents};
+use super::{
+    Parts,
+    relay::{self, Order},
+    residents,
+};
 use crate::{
     consolidate,
     learning_loop::champion,
@@ -26,12 +31,17 @@ const PLANNED_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Orders(pub(crate) Arc<Parts>);
 
 impl Orders {
-    /// `Conflict` where another process leads the loop: what it decides must not be crossed.
+    /// Where another process leads the loop: what it decides must not be crossed, so it has to do what is ordered.
+    fn elsewhere(&self) -> Option<&PostgresStore> {
+        self.0.database.shared().filter(|_| !self.0.leading.now())
+    }
+
+    /// `Conflict` where this process does not lead.
     fn leads(&self) -> Result<()> {
         match self.0.leading.now() {
             true => Ok(()),
-            false => Err(Error::conflict("another process leads the loop on this database")
-                .with_hint("give the order to that one; `activity.leading` of its status is true")),
+            false => Err(Error::conflict("another process has come to lead the loop on this database")
+                .with_hint("give the order again")),
         }
     }
 
@@ -43,6 +53,121 @@ impl Orders {
         }
         let live = parts.store.rollouts().await?.into_iter().find(|rollout| rollout.live().is_some());
         Ok(live.map(|rollout| OnTraffic::restore(Arc::clone(&parts.store), rollout)).transpose()?)
+    }
+
+    /// Sends a version on its way, in the process that leads.
+    pub(super) async fn begin(&self, order: RolloutStart) -> Result<Rollout> {
+        let parts = &self.0;
+        self.leads()?;
+        let candidate = parts.registry.resolve(&order.version).await?;
+        if candidate == VersionNumber::BASE {
+            return Err(Error::invalid("the base model is no candidate")
+                .with_hint("`POST /v1/autoglm/rollback` with `\"version\": \"base\"` goes back to it"));
+        }
+        if let Some((run, _)) = parts.runner.active() {
+            return Err(Error::conflict(format!("{run} is training, and its version goes first"))
+                .with_hint("wait for it to end"));
+        }
+        residents::ensure(parts, candidate).await?;
+        tracing::info!(%candidate, by = order.by, reason = order.reason, "a rollout was ordered");
+        let (begun, told) = tokio::sync::oneshot::channel();
+        let working = parts.signals.work();
+        let task = tokio::spawn({
+            let parts = Arc::clone(parts);
+            async move {
+                let _working = working;
+                let proven = consolidate::prove_telling(&parts, candidate, candidate.0, Some(begun)).await;
+                if let Err(error) = &proven {
+                    tracing::warn!(%error, %candidate, "a rollout that was ordered came to nothing");
+                }
+                proven
+            }
+        });
+        match told.await {
+            Ok(rollout) => Ok(rollout),
+            // It ended before it began.
+            Err(_) => match task.await {
+                Ok(Err(error)) => Err(error),
+                _ => Err(Error::internal("the rollout could not begin")),
+            },
+        }
+    }
+
+    /// Does what was ordered of a candidate on live traffic, in the process that leads; an abort in any.
+    pub(super) async fn carry_on(&self, order: RolloutOrder) -> Result<Rollout> {
+        let parts = &self.0;
+        if order.action != RolloutAction::Abort {
+            self.leads()?;
+        }
+        let _turn = parts.proving.turn().await;
+        let on_traffic = self.on_traffic().await?.filter(|it| it.rollout().id == order.rollout);
+        let Some(on_traffic) = on_traffic else {
+            return Err(Error::conflict(format!("{} is not on live traffic", order.rollout)));
+        };
+        let rollout = order_on(parts, on_traffic, &order).await?;
+        parts.traffic.follow(&rollout);
+        tracing::info!(rollout = %rollout.id, action = ?order.action, by = order.by, "a rollout was ordered");
+        Ok(rollout)
+    }
+
+    /// Begins a test of versions, in the process that leads.
+    pub(super) async fn begin_test(&self, order: AbOrder) -> Result<AbTest> {
+        let parts = &self.0;
+        self.leads()?;
+        let mut arms = Vec::with_capacity(order.arms.len());
+        for (name, share) in &order.arms {
+            arms.push(AbArm { version: parts.registry.resolve(name).await?, share: *share });
+        }
+        if let Some((run, _)) = parts.runner.active() {
+            return Err(Error::conflict(format!("{run} is training, and its version goes first"))
+                .with_hint("wait for it to end"));
+        }
+        let test = AbTest {
+            id: Id::next(&*parts.ids),
+            at: parts.clock.now(),
+            by: order.by,
+            champion: champion(parts),
+            arms,
+            allocation: order.allocation,
+            metric: order.metric,
+            alpha: order.alpha.unwrap_or(0.05),
+            indifference: order.indifference.unwrap_or(0.0),
+            min_requests: order.min_requests.unwrap_or(100),
+            max_requests: order.max_requests.unwrap_or(100_000),
+            state: AbState::Running,
+            reason: "no answers so far".into(),
+            found: Vec::new(),
+        };
+        AbAnalysis::new(&test, &parts.settings.rollout)?;
+        let _turn = parts.proving.turn().await;
+        if let Some(rollout) = parts.store.rollouts().await?.iter().find(|it| it.is_unfinished()) {
+            return Err(Error::conflict(format!("{} is on its way", rollout.candidate))
+                .with_hint("wait for its verdict, or abort it"));
+        }
+        no_test(parts).await?;
+        for arm in &test.arms {
+            residents::ensure(parts, arm.version).await?;
+        }
+        parts.leaders_store.append(vec![Event::AbTest(Box::new(test.clone()))]).await?;
+        parts.traffic.follow_test(&test);
+        parts.proving.begun();
+        Ok(test)
+    }
+
+    /// Ends one, in the process that leads.
+    pub(super) async fn end_test(&self, id: AbTestId, by: String, reason: String) -> Result<AbTest> {
+        let parts = &self.0;
+        self.leads()?;
+        let _turn = parts.proving.turn().await;
+        let tests = parts.store.ab_tests().await?;
+        let Some(test) = tests.into_iter().find(|test| test.id == id && test.is_running()) else {
+            return Err(Error::conflict(format!("{id} does not run")));
+        };
+        let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+        let reason = format!("stopped by {by}{why}; {}", test.reason);
+        parts.traffic.clear();
+        comparing::end(parts, &test, AbState::Stopped { ended: parts.clock.now(), stopped_by: by }, reason)
+            .await
     }
 }
 
@@ -132,114 +257,34 @@ impl Admin for Orders {
     }
 
     async fn start_rollout(&self, order: RolloutStart) -> Result<Rollout> {
-        let parts = &self.0;
-        self.leads()?;
-        let candidate = parts.registry.resolve(&order.version).await?;
-        if candidate == VersionNumber::BASE {
-            return Err(Error::invalid("the base model is no candidate")
-                .with_hint("`POST /v1/autoglm/rollback` with `\"version\": \"base\"` goes back to it"));
-        }
-        if let Some((run, _)) = parts.runner.active() {
-            return Err(Error::conflict(format!("{run} is training, and its version goes first"))
-                .with_hint("wait for it to end"));
-        }
-        residents::ensure(parts, candidate).await?;
-        tracing::info!(%candidate, by = order.by, reason = order.reason, "a rollout was ordered");
-        let (begun, told) = tokio::sync::oneshot::channel();
-        let working = parts.signals.work();
-        let task = tokio::spawn({
-            let parts = Arc::clone(parts);
-            async move {
-                let _working = working;
-                let proven = consolidate::prove_telling(&parts, candidate, candidate.0, Some(begun)).await;
-                if let Err(error) = &proven {
-                    tracing::warn!(%error, %candidate, "a rollout that was ordered came to nothing");
-                }
-                proven
-            }
-        });
-        match told.await {
-            Ok(rollout) => Ok(rollout),
-            // It ended before it began.
-            Err(_) => match task.await {
-                Ok(Err(error)) => Err(error),
-                _ => Err(Error::internal("the rollout could not begin")),
-            },
+        match self.elsewhere() {
+            Some(store) => relay::rollout(&self.0, store, Order::StartRollout(order)).await,
+            None => self.begin(order).await,
         }
     }
 
     async fn rollout(&self, order: RolloutOrder) -> Result<Rollout> {
-        let parts = &self.0;
-        if order.action != RolloutAction::Abort {
-            self.leads()?;
+        match self.elsewhere() {
+            // Its end can be recorded by any process, also while none leads.
+            Some(store) if order.action != RolloutAction::Abort => {
+                relay::rollout(&self.0, store, Order::Rollout(order)).await
+            }
+            _ => self.carry_on(order).await,
         }
-        let _turn = parts.proving.turn().await;
-        let on_traffic = self.on_traffic().await?.filter(|it| it.rollout().id == order.rollout);
-        let Some(on_traffic) = on_traffic else {
-            return Err(Error::conflict(format!("{} is not on live traffic", order.rollout)));
-        };
-        let rollout = order_on(parts, on_traffic, &order).await?;
-        parts.traffic.follow(&rollout);
-        tracing::info!(rollout = %rollout.id, action = ?order.action, by = order.by, "a rollout was ordered");
-        Ok(rollout)
     }
 
     async fn start_ab(&self, order: AbOrder) -> Result<AbTest> {
-        let parts = &self.0;
-        self.leads()?;
-        let mut arms = Vec::with_capacity(order.arms.len());
-        for (name, share) in &order.arms {
-            arms.push(AbArm { version: parts.registry.resolve(name).await?, share: *share });
+        match self.elsewhere() {
+            Some(store) => relay::test(&self.0, store, Order::StartTest(order)).await,
+            None => self.begin_test(order).await,
         }
-        if let Some((run, _)) = parts.runner.active() {
-            return Err(Error::conflict(format!("{run} is training, and its version goes first"))
-                .with_hint("wait for it to end"));
-        }
-        let test = AbTest {
-            id: Id::next(&*parts.ids),
-            at: parts.clock.now(),
-            by: order.by,
-            champion: champion(parts),
-            arms,
-            allocation: order.allocation,
-            metric: order.metric,
-            alpha: order.alpha.unwrap_or(0.05),
-            indifference: order.indifference.unwrap_or(0.0),
-            min_requests: order.min_requests.unwrap_or(100),
-            max_requests: order.max_requests.unwrap_or(100_000),
-            state: AbState::Running,
-            reason: "no answers so far".into(),
-            found: Vec::new(),
-        };
-        AbAnalysis::new(&test, &parts.settings.rollout)?;
-        let _turn = parts.proving.turn().await;
-        if let Some(rollout) = parts.store.rollouts().await?.iter().find(|it| it.is_unfinished()) {
-            return Err(Error::conflict(format!("{} is on its way", rollout.candidate))
-                .with_hint("wait for its verdict, or abort it"));
-        }
-        no_test(parts).await?;
-        for arm in &test.arms {
-            residents::ensure(parts, arm.version).await?;
-        }
-        parts.leaders_store.append(vec![Event::AbTest(Box::new(test.clone()))]).await?;
-        parts.traffic.follow_test(&test);
-        parts.proving.begun();
-        Ok(test)
     }
 
-    async fn stop_ab(&self, id: AbTestId, by: String, reason: String) -> Result<AbTest> {
-        let parts = &self.0;
-        self.leads()?;
-        let _turn = parts.proving.turn().await;
-        let tests = parts.store.ab_tests().await?;
-        let Some(test) = tests.into_iter().find(|test| test.id == id && test.is_running()) else {
-            return Err(Error::conflict(format!("{id} does not run")));
-        };
-        let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
-        let reason = format!("stopped by {by}{why}; {}", test.reason);
-        parts.traffic.clear();
-        comparing::end(parts, &test, AbState::Stopped { ended: parts.clock.now(), stopped_by: by }, reason)
-            .await
+    async fn stop_ab(&self, test: AbTestId, by: String, reason: String) -> Result<AbTest> {
+        match self.elsewhere() {
+            Some(store) => relay::test(&self.0, store, Order::StopTest { test, by, reason }).await,
+            None => self.end_test(test, by, reason).await,
+        }
     }
 
     async fn rollback(&self, rollback: Rollback) -> Result<AliasMove> {

@@ -111,10 +111,12 @@ async fn both_servers_split_the_traffic_and_leave_a_bad_candidate_at_once() {
     }
     one.idle().await;
 
-    // An order is the leader's to carry out.
-    let (status, refused) = other.post("/v1/autoglm/rollouts", &json!({"version": "v2"})).await.unwrap();
-    assert_eq!(status, 409, "{refused}");
-    let begun = one.order("/v1/autoglm/rollouts", json!({"version": "v2", "reason": "test"})).await;
+    // An order is the leader's to carry out, whoever gets it, and so is a refusal.
+    let (status, refused) = other.post("/v1/autoglm/rollouts", &json!({"version": "v1"})).await.unwrap();
+    let (same, by_leader) = one.post("/v1/autoglm/rollouts", &json!({"version": "v1"})).await.unwrap();
+    assert_eq!((status, &refused), (same, &by_leader));
+    assert!(status == 400 || status == 409, "{status}: {refused}");
+    let begun = other.order("/v1/autoglm/rollouts", json!({"version": "v2", "reason": "test"})).await;
     let id = begun["id"].as_str().unwrap().to_owned();
     let mut of_the_other = Vec::new();
     let begin = Instant::now();
@@ -147,6 +149,17 @@ async fn both_servers_split_the_traffic_and_leave_a_bad_candidate_at_once() {
         }
     }
     assert!((1..20).contains(&heard.len()), "{heard:?}");
+
+    // A person holds it by way of the follower, and lets it go on.
+    for (action, state) in [("pause", "paused"), ("resume", "live")] {
+        let path = format!("/v1/autoglm/rollouts/{id}/{action}");
+        let rollout = other.order(&path, json!({"reason": "test"})).await;
+        assert_eq!(rollout["state"], state, "{rollout}");
+        assert_eq!(current(&one).await["state"], state);
+        let (status, again) = other.post(&path, &json!({"reason": "test"})).await.unwrap();
+        assert_eq!(status, 409, "{again}");
+    }
+    tokio::time::sleep(Duration::from_millis(600)).await;
 
     // Now it is said, and the other word is right. Only the follower is asked, and the leader decides on what it answered.
     let begin = Instant::now();

@@ -11,19 +11,22 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{APPENDED, FAILED, TRAIN, address::Address};
+use super::{APPENDED, FAILED, ORDER, TRAIN, address::Address, orders};
 use crate::JournalError;
 
 /// Between two tries to listen again.
 const RETRY: Duration = Duration::from_millis(500);
 /// Failures that wait to be taken out.
 const FAILURES: usize = 10_000;
+/// Orders that do. What comes beyond is not answered.
+const ORDERS: usize = 100;
 
 /// Rings when something was appended or ordered. Ends when it is dropped.
 #[derive(Debug)]
 pub struct Listener {
     bells: Arc<Bells>,
     failures: Mutex<mpsc::Receiver<(VersionNumber, f64)>>,
+    orders: Mutex<mpsc::Receiver<(String, String)>>,
     task: JoinHandle<()>,
 }
 
@@ -32,14 +35,17 @@ struct Bells {
     appended: Notify,
     training_ordered: Notify,
     failures: mpsc::Sender<(VersionNumber, f64)>,
+    orders: mpsc::Sender<(String, String)>,
 }
 
 impl Listener {
     pub(super) fn start(address: Arc<Address>) -> Self {
         let (failures, told) = mpsc::channel(FAILURES);
-        let bells = Arc::new(Bells { appended: Notify::new(), training_ordered: Notify::new(), failures });
+        let (orders, given) = mpsc::channel(ORDERS);
+        let (appended, training_ordered) = (Notify::new(), Notify::new());
+        let bells = Arc::new(Bells { appended, training_ordered, failures, orders });
         let task = tokio::spawn(listen(address, Arc::clone(&bells)));
-        Self { bells, failures: Mutex::new(told), task }
+        Self { bells, failures: Mutex::new(told), orders: Mutex::new(given), task }
     }
 
     /// Waits for the next append of any process. One that came since the last call counts.
@@ -53,6 +59,15 @@ impl Listener {
         let mut failures = self.failures.lock().await;
         match failures.recv().await {
             Some(failure) => failure,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until somebody gives an order to whoever leads ([`crate::PostgresStore::order`]); its id and text.
+    pub async fn ordered(&self) -> (String, String) {
+        let mut orders = self.orders.lock().await;
+        match orders.recv().await {
+            Some(order) => order,
             None => std::future::pending().await,
         }
     }
@@ -79,7 +94,7 @@ async fn listen(address: Arc<Address>, bells: Arc<Bells>) {
 
 async fn hear(address: &Address, bells: &Bells) -> Result<std::convert::Infallible, JournalError> {
     let mut listener = PgListener::connect_with(&address.one().await?).await?;
-    listener.listen_all([APPENDED, TRAIN, FAILED]).await?;
+    listener.listen_all([APPENDED, TRAIN, FAILED, ORDER]).await?;
     // What came before this is not told.
     bells.appended.notify_one();
     loop {
@@ -89,6 +104,11 @@ async fn hear(address: &Address, bells: &Bells) -> Result<std::convert::Infallib
                 if let Some(failure) = read_failure(told.payload()) {
                     // Nobody who does not lead takes them out.
                     let _ = bells.failures.try_send(failure);
+                }
+            }
+            Some(told) if told.channel() == ORDER => {
+                if let Some((id, text)) = orders::read(told.payload()) {
+                    let _ = bells.orders.try_send((id.to_owned(), text.to_owned()));
                 }
             }
             Some(_) => bells.appended.notify_one(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use autoglm_domain::*;
-use autoglm_journal::Config;
+use autoglm_journal::{Config, JournalError};
 use futures::{FutureExt as _, future::join_all};
 
 use super::Database;
@@ -110,6 +110,20 @@ async fn what_another_store_appends_is_heard_of_at_once() {
     assert!(silence.is_err(), "a refused append was told");
     one.order_training().await.unwrap();
     tokio::time::timeout(Duration::from_secs(1), listener.training_ordered()).await.unwrap();
+    // An order is answered by whoever takes it, and only the one who gave it has the answer.
+    let take = async {
+        for _ in 0..2 {
+            let (id, order) = listener.ordered().await;
+            other.answer(&id, &format!("{order}, done")).await.unwrap();
+        }
+    };
+    let give = async |id, order| one.order(id, order, Duration::from_secs(5)).await.unwrap();
+    let (pause, resume, ()) = tokio::join!(give("1", "pause it"), give("2", "resume it"), take);
+    assert_eq!(pause.as_deref(), Some("pause it, done"));
+    assert_eq!(resume.as_deref(), Some("resume it, done"));
+    assert_eq!(one.order("3", "abort it", Duration::from_millis(100)).await, Ok(None));
+    let long = one.order("4", &"x".repeat(8_000), Duration::from_secs(5)).await.unwrap_err();
+    assert_eq!(long, JournalError::LongOrder { bytes: 8_002, most: 7_900 });
     // After a restart it listens again by itself.
     {
         let mut server = database.server.lock();
