@@ -3,7 +3,7 @@
 use crate::{
     AbTest, Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, Feedback,
     Interaction, InteractionId, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId,
-    RolloutProgress, ShadowPair, TrainingRun, TrainingRunId, VersionNumber,
+    RolloutProgress, ShadowPair, ShadowPairId, TrainingRun, TrainingRunId, VersionNumber,
 };
 
 /// An interaction with all that was said and found of it.
@@ -71,6 +71,9 @@ pub trait Store: Send + Sync {
 
     /// Every rollout, oldest first.
     async fn rollouts(&self) -> Result<Vec<Rollout>>;
+
+    /// One pair as it was last recorded. `NotFound` when there is none.
+    async fn shadow_pair(&self, id: ShadowPairId) -> Result<ShadowPair>;
 
     /// Up to `limit` pairs of `rollout` as they were last recorded, in `order`; of equal ones the older first.
     /// None for a rollout that is not there.

@@ -9,7 +9,7 @@ use std::{
 use autoglm_domain::{
     AbTest, Alias, AliasMove, Assessment, Cursor, Cursors, Error, ErrorPattern, Event, Experience,
     ExperienceId, Id, IdKind, Interaction, InteractionId, InteractionRecord, ModelVersion, PairOrder,
-    RecordedEvent, Result, Rollout, RolloutId, RolloutProgress, ShadowPair, Store, TrainingRun,
+    RecordedEvent, Result, Rollout, RolloutId, RolloutProgress, ShadowPair, ShadowPairId, Store, TrainingRun,
     TrainingRunId, VersionNumber,
 };
 use parking_lot::Mutex;
@@ -79,6 +79,14 @@ impl MemoryStore {
             interaction,
         };
         interactions.into_iter().map(record).collect()
+    }
+
+    /// Every pair as it was last recorded.
+    fn pairs(&self) -> Vec<ShadowPair> {
+        self.replaced(|event| match event {
+            Event::ShadowPair(it) => Some((it.id, (**it).clone())),
+            _ => None,
+        })
     }
 
     /// The latest of the records that share a key, in the order of their first.
@@ -339,16 +347,17 @@ impl Store for MemoryStore {
         }))
     }
 
+    async fn shadow_pair(&self, id: ShadowPairId) -> Result<ShadowPair> {
+        found(self.pairs().into_iter().find(|it| it.id == id), name(id))
+    }
+
     async fn shadow_pairs(
         &self,
         rollout: RolloutId,
         order: PairOrder,
         limit: usize,
     ) -> Result<Vec<ShadowPair>> {
-        let mut pairs = self.replaced(|event| match event {
-            Event::ShadowPair(it) => Some((it.id, (**it).clone())),
-            _ => None,
-        });
+        let mut pairs = self.pairs();
         pairs.retain(|it| it.rollout == rollout);
         // Not `total_cmp`: a database takes 0 and -0 for the same.
         let by = |a: f64, b: f64| a.partial_cmp(&b).unwrap_or(Ordering::Equal);

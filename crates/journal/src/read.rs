@@ -65,6 +65,8 @@ pub(crate) const AB_TESTS: &str =
     "SELECT e.seq, e.json FROM ab_tests t JOIN events e ON e.seq = t.latest_seq ORDER BY t.first_seq";
 pub(crate) const AB_TEST: &str =
     "SELECT e.seq, e.json FROM ab_tests t JOIN events e ON e.seq = t.latest_seq WHERE t.id = $1";
+pub(crate) const PAIR: &str =
+    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq WHERE p.id = $1";
 pub(crate) const OLDEST_PAIRS: &str =
     "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
     WHERE p.rollout = $1 ORDER BY p.first_seq LIMIT $2";

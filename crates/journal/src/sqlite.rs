@@ -216,6 +216,7 @@ mod tests {
             VERSION,
             RUN,
             ALIAS_MOVES,
+            PAIR,
             LAST_SEQ,
         ];
         let of_a_rollout = [OLDEST_PAIRS, WORST_PAIRS, MOST_DIFFERENT_PAIRS, PROGRESS];

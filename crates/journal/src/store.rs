@@ -5,7 +5,7 @@ use std::sync::Arc;
 use autoglm_domain::{
     AbTest, Alias, AliasMove, Assessment, Cursor, Cursors, ErrorPattern, Event, Experience, ExperienceId,
     InteractionId, InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId,
-    RolloutProgress, ShadowPair, Store, TrainingRun, TrainingRunId, VersionNumber,
+    RolloutProgress, ShadowPair, ShadowPairId, Store, TrainingRun, TrainingRunId, VersionNumber,
 };
 use serde::de::DeserializeOwned;
 use sqlx::{Database, Pool, pool::PoolConnection};
@@ -264,6 +264,11 @@ impl<E: Engine> Store for SqlStore<E> {
 
     async fn rollouts(&self) -> Result<Vec<Rollout>> {
         Ok(self.all(read::ROLLOUTS).await?)
+    }
+
+    async fn shadow_pair(&self, id: ShadowPairId) -> Result<ShadowPair> {
+        let key = id.to_string();
+        Ok(self.one(read::PAIR, (&key).into(), || missing("pair", id)).await?)
     }
 
     async fn shadow_pairs(

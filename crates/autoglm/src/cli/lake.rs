@@ -26,7 +26,6 @@ Needs a build with the feature lake-sql. docs/operations.md has examples.";
 
 /// Arguments of `lake sql`.
 #[derive(Debug, Args)]
-#[cfg_attr(not(feature = "lake-sql"), expect(dead_code, reason = "this build cannot ask"))]
 pub(super) struct SqlArgs {
     /// The question, such as "select count(*) from interaction"
     #[arg(value_name = "SQL")]
@@ -41,7 +40,6 @@ pub(super) struct SqlArgs {
 
 /// Arguments of `lake ab`.
 #[derive(Debug, Args)]
-#[cfg_attr(not(feature = "lake"), expect(dead_code, reason = "this build cannot compare"))]
 pub(super) struct AbArgs {
     /// The version to compare with, such as v12 or 12
     #[arg(long, value_name = "VERSION")]

@@ -314,6 +314,9 @@ impl Store for ByHeart {
     async fn rollouts(&self) -> Result<Vec<Rollout>> {
         unused()
     }
+    async fn shadow_pair(&self, _: ShadowPairId) -> Result<ShadowPair> {
+        unused()
+    }
     async fn shadow_pairs(&self, _: RolloutId, _: PairOrder, _: usize) -> Result<Vec<ShadowPair>> {
         unused()
     }

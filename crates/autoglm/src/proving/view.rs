@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use autoglm_domain::{
     Event, InteractionId, InteractionRecord, LiveStage, PairOrder, Preference, Result, Rollout, RolloutId,
-    RolloutProgress, ShadowPair, StageRuling, Timestamp,
+    RolloutProgress, ShadowPair, ShadowPairId, StageRuling, Timestamp,
 };
 use autoglm_rollout::{Arm, Observation, StageAnalysis, StageResult};
 
 use super::{
-    BASELINE, Inbox, RECORD_MS, arm, doors::is_passed, is_over, is_settled, judge, observed,
+    BASELINE, Inbox, MOST_OPEN, RECORD_MS, arm, doors::is_passed, is_over, is_settled, judge, observed,
     settling::Settling,
 };
 use crate::node::Parts;
@@ -22,15 +22,15 @@ pub(super) struct View {
     pub(super) rollout: RolloutId,
     pub(super) stage: LiveStage,
     pub(super) analysis: StageAnalysis,
-    /// By the champion's interaction; those that count already are gone from here.
-    pairs: BTreeMap<InteractionId, ShadowPair>,
+    /// By the champion's interaction, since when they wait to be settled; the store has the rest.
+    pairs: BTreeMap<InteractionId, (ShadowPairId, Timestamp)>,
     /// Of those, the ones that a judge has been asked about and has not said anything of.
     asked: BTreeSet<InteractionId>,
     /// What it has said.
     preferred: BTreeMap<InteractionId, Option<Preference>>,
     /// Answers that users got.
     settling: Settling,
-    /// Pairs that count already.
+    /// Pairs that count already, the latest of them.
     settled: BTreeSet<InteractionId>,
     /// The latest look on record: its ruling, whether the stage waited for somebody's word, and when it was.
     recorded: Option<(StageRuling, bool, Timestamp)>,
@@ -52,7 +52,7 @@ impl View {
         if stage == LiveStage::Shadow {
             let most = usize::try_from(parts.settings.rollout.shadow.max_pairs).unwrap_or(usize::MAX);
             for pair in parts.store.shadow_pairs(rollout.id, PairOrder::Oldest, most).await? {
-                view.pairs.insert(pair.interaction, pair);
+                view.pairs.insert(pair.interaction, (pair.id, pair.at));
             }
         } else if reaches_everyone(stage) {
             view.remember_champion(parts, rollout).await?;
@@ -77,7 +77,7 @@ impl View {
             let fresh =
                 |pair: &ShadowPair| pair.rollout == rollout.id && !self.settled.contains(&pair.interaction);
             let pairs: Vec<_> = inbox.pairs.into_iter().filter(fresh).collect();
-            self.pairs.extend(pairs.into_iter().map(|pair| (pair.interaction, pair)));
+            self.pairs.extend(pairs.into_iter().map(|pair| (pair.interaction, (pair.id, pair.at))));
             self.asked.extend(inbox.asked);
             self.preferred.extend(inbox.preferred);
             self.preferred.retain(|id, _| self.pairs.contains_key(id));
@@ -105,10 +105,10 @@ impl View {
         let due: Vec<InteractionId> = self
             .pairs
             .iter()
-            .filter(|(id, pair)| {
+            .filter(|(id, (_, since))| {
                 let heard = self.settling.said.contains(id) || self.preferred.contains_key(id);
                 let awaited = self.asked.contains(id) && !self.preferred.contains_key(id);
-                (heard && !awaited) || is_over(parts, pair.at, self.pairs.len())
+                (heard && !awaited) || is_over(parts, *since, self.pairs.len())
             })
             .map(|(id, _)| *id)
             .collect();
@@ -116,11 +116,11 @@ impl View {
             let mut judged = Vec::with_capacity(some.len());
             for id in some {
                 let record = parts.store.interaction(*id).await?;
-                let Some(pair) = self.pairs.get(id) else { continue };
+                let Some((pair, _)) = self.pairs.get(id) else { continue };
                 if !is_settled(parts, &record, self.pairs.len()) {
                     continue;
                 }
-                let mut pair = judge(parts, pair.clone(), &record).await?;
+                let mut pair = judge(parts, parts.store.shadow_pair(*pair).await?, &record).await?;
                 pair.preference = self.preferred.get(id).copied().flatten().or(pair.preference);
                 judged.push(pair);
             }
@@ -139,6 +139,10 @@ impl View {
         self.asked.remove(&id);
         self.preferred.remove(&id);
         self.settled.insert(id);
+        // One that is told twice is told twice at once, and ids are in the order of time.
+        while self.settled.len() > MOST_OPEN {
+            self.settled.pop_first();
+        }
         if !parts.judging.is_trusted() {
             pair.preference = None; // On record, and without weight.
         }

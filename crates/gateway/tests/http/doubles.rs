@@ -326,6 +326,9 @@ impl Store for MemoryStore {
             evidence: Evidence::default(),
         }])
     }
+    async fn shadow_pair(&self, id: ShadowPairId) -> Result<ShadowPair> {
+        Err(Error::not_found(format!("no pair `{id}`")))
+    }
     async fn shadow_pairs(&self, _: RolloutId, _: PairOrder, _: usize) -> Result<Vec<ShadowPair>> {
         Ok(Vec::new())
     }

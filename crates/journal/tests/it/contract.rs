@@ -340,6 +340,9 @@ async fn pairs_of_a_rollout_come_in_the_order_asked_for(store: &impl Store) {
     assert_eq!(ids(PairOrder::MostDifferent, 10).await, [id(3), id(2), id(1)]);
     let first = store.shadow_pairs(id(1), PairOrder::Oldest, 1).await.unwrap().remove(0);
     assert_eq!(first, samples::shadow_pair(1, 1, 0.0, 0.1));
+    assert_eq!(store.shadow_pair(id(1)).await, Ok(first));
+    assert_eq!(store.shadow_pair(id(9)).await, Ok(samples::shadow_pair(9, 2, 0.0, 1.0)));
+    assert_eq!(store.shadow_pair(id(4)).await.unwrap_err().kind, ErrorKind::NotFound);
     let mut odd = samples::shadow_pair(4, 1, 1.0, 0.0);
     odd.diff.distance = f64::NAN;
     assert_eq!(refused(store, vec![Event::ShadowPair(Box::new(odd))]).await, ErrorKind::Invalid);
