@@ -8,6 +8,7 @@
 pub(crate) mod comparing;
 mod doors;
 mod settling;
+mod spent;
 mod view;
 
 use std::{
@@ -173,11 +174,11 @@ async fn look(parts: &Arc<Parts>, view: &mut Option<View>, test: &mut Option<Com
     }
     let view = match view {
         Some(same) if same.rollout == rollout.id && same.stage == live.stage => same,
-        other => other.insert(View::open(parts, &rollout, live.stage).await?),
+        other => other.insert(View::open(parts, &rollout, &live).await?),
     };
     view.take_in(parts, &rollout, inbox).await?;
     let now = parts.clock.now();
-    let result = view.analysis.rule(live.spent_ms(now));
+    let result = view.analysis.rule(view.spent.look(&live, now));
     let result = parts.doors.hear(&parts.settings.rollout, &rollout, &live, result, now);
     let look = view.look(parts, result, now);
     let on_traffic = match on_traffic {
@@ -221,7 +222,8 @@ fn arm(rollout: &Rollout, version: VersionNumber) -> Option<Arm> {
 /// Whether nothing more is waited for, of `open` that wait.
 fn is_over(parts: &Parts, at: Timestamp, open: usize) -> bool {
     let wait_ms = i64::try_from(parts.settings.rollout.settle_s.saturating_mul(1000)).unwrap_or(i64::MAX);
-    open > MOST_OPEN || parts.clock.now().0.saturating_sub(at.0) >= wait_ms
+    // What lies far in the future is from before the clock was set back.
+    open > MOST_OPEN || parts.clock.now().since_ms(at).saturating_abs() >= wait_ms
 }
 
 /// Whether an answer counts from now on: everything that was said is assessed, and accuracy was judged or nothing more

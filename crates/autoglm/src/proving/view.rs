@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use autoglm_domain::{
-    Event, InteractionId, InteractionRecord, LiveStage, PairOrder, Preference, Result, Rollout, RolloutId,
-    RolloutProgress, ShadowPair, ShadowPairId, StageRuling, Timestamp,
+    Event, InteractionId, InteractionRecord, Live, LiveStage, PairOrder, Preference, Result, Rollout,
+    RolloutId, RolloutProgress, ShadowPair, ShadowPairId, StageRuling, Timestamp,
 };
 use autoglm_rollout::{Arm, Observation, StageAnalysis, StageResult};
 
 use super::{
     BASELINE, Inbox, MOST_OPEN, RECORD_MS, arm, doors::is_passed, is_over, is_settled, judge, observed,
-    settling::Settling,
+    settling::Settling, spent::Spent,
 };
 use crate::node::Parts;
 
@@ -22,6 +22,7 @@ pub(super) struct View {
     pub(super) rollout: RolloutId,
     pub(super) stage: LiveStage,
     pub(super) analysis: StageAnalysis,
+    pub(super) spent: Spent,
     /// By the champion's interaction, since when they wait to be settled; the store has the rest.
     pairs: BTreeMap<InteractionId, (ShadowPairId, Timestamp)>,
     /// Of those, the ones that a judge has been asked about and has not said anything of.
@@ -37,11 +38,13 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) async fn open(parts: &Parts, rollout: &Rollout, stage: LiveStage) -> Result<Self> {
+    pub(super) async fn open(parts: &Parts, rollout: &Rollout, live: &Live) -> Result<Self> {
+        let stage = live.stage;
         let mut view = Self {
             rollout: rollout.id,
             stage,
             analysis: StageAnalysis::new(&parts.settings.rollout, stage)?,
+            spent: Spent::new(live, parts.clock.now()),
             pairs: BTreeMap::new(),
             asked: BTreeSet::new(),
             preferred: BTreeMap::new(),
