@@ -15,6 +15,8 @@ use crate::{consolidate::Consolidation, node::Parts, proving, signals::Working};
 
 /// How many answers are assessed at a time.
 const ASSESS_BATCH: usize = 128;
+/// Assessments that are recorded together, so that an answer which is to be recorded meanwhile waits for few of them.
+const RECORDED_TOGETHER: usize = 8;
 /// Least time from one batch that is not full to the next, so that answers under load are not assessed one by one.
 const GATHER: Duration = Duration::from_millis(10);
 /// Longest sleep of the loop without a bell.
@@ -43,7 +45,7 @@ pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
         let judged = proving::judged(&batch.events);
         match async {
             remember(&parts, &batch.events).await?;
-            parts.leaders_store.append(batch.events).await
+            record(&parts, batch.events).await
         }
         .await
         {
@@ -60,6 +62,17 @@ pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
             }
         }
     }
+}
+
+/// Records assessments a few at a time, and at once where patterns go with them, which count each answer once.
+async fn record(parts: &Parts, events: Vec<Event>) -> Result<()> {
+    if !events.iter().all(|event| matches!(event, Event::Assessment(_))) {
+        return parts.leaders_store.append(events).await;
+    }
+    for some in events.chunks(RECORDED_TOGETHER) {
+        parts.leaders_store.append(some.to_vec()).await?;
+    }
+    Ok(())
 }
 
 /// What of the assessed answers was verified enters the memory.
