@@ -7,16 +7,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{
-    AbTest, Alias, Event, ModelVersion, Result, Rollout, TrainingRun, Trigger, VersionNumber,
-};
+use autoglm_domain::{AbTest, Alias, ModelVersion, Result, Rollout, TrainingRun, Trigger, VersionNumber};
 
-use crate::{consolidate::Consolidation, node::Parts, proving, signals::Working};
+use crate::{assessed, consolidate::Consolidation, node::Parts, proving, signals::Working};
 
 /// How many answers are assessed at a time.
 const ASSESS_BATCH: usize = 128;
-/// Assessments that are recorded together, so that an answer which is to be recorded meanwhile waits for few of them.
-const RECORDED_TOGETHER: usize = 8;
 /// Least time from one batch that is not full to the next, so that answers under load are not assessed one by one.
 const GATHER: Duration = Duration::from_millis(10);
 /// Longest sleep of the loop without a bell.
@@ -44,8 +40,8 @@ pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
         // again changes nothing.
         let judged = proving::judged(&batch.events);
         match async {
-            remember(&parts, &batch.events).await?;
-            record(&parts, batch.events).await
+            assessed::remember(&parts, &batch.events).await?;
+            assessed::record(&parts, batch.events).await
         }
         .await
         {
@@ -62,33 +58,6 @@ pub(crate) async fn assess_and_remember(parts: Arc<Parts>) {
             }
         }
     }
-}
-
-/// Records assessments a few at a time, and at once where patterns go with them, which count each answer once.
-async fn record(parts: &Parts, events: Vec<Event>) -> Result<()> {
-    if !events.iter().all(|event| matches!(event, Event::Assessment(_))) {
-        return parts.leaders_store.append(events).await;
-    }
-    for some in events.chunks(RECORDED_TOGETHER) {
-        parts.leaders_store.append(some.to_vec()).await?;
-    }
-    Ok(())
-}
-
-/// What of the assessed answers was verified enters the memory.
-async fn remember(parts: &Parts, events: &[Event]) -> Result<()> {
-    let mut records = Vec::new();
-    for event in events {
-        let Event::Assessment(assessment) = event else { continue };
-        if assessment.feedback_seen == 0 && assessment.reference.is_none() {
-            continue;
-        }
-        let mut record = parts.store.interaction(assessment.interaction).await?;
-        record.assessment = Some(assessment.clone());
-        records.push(record);
-    }
-    parts.memory.remember_all(&records).await?;
-    Ok(())
 }
 
 /// Trains when a trigger fires, and lets the gate judge what came out, until the task is dropped. A run that was cut

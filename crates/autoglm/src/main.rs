@@ -4,6 +4,7 @@
 //! node ([`node`]), which opens every part, serves, and runs the learning loop. Only here are concrete types of the
 //! other crates put together.
 
+mod assessed;
 mod bench;
 mod cli;
 mod consolidate;

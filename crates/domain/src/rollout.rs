@@ -311,7 +311,7 @@ pub struct Evidence {
     pub clusters: Vec<ClusterEvidence>,
     /// Answers of both to these experiences.
     #[serde(default, skip_serializing_if = "GateAnswers::is_empty")]
-    pub answers: GateAnswers,
+    pub answers: Box<GateAnswers>,
     /// What the scan found; empty when it passed.
     pub scan: Vec<String>,
     /// What the offline gate came to, in one sentence, where live traffic decided after it.

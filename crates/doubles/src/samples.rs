@@ -270,7 +270,7 @@ fn verdict() -> Verdict {
         champion_score: 0.0,
         candidate_score: 1.0,
     };
-    let answers = GateAnswers { compared: 400, changed: 50, examples: vec![changed] };
+    let answers = Box::new(GateAnswers { compared: 400, changed: 50, examples: vec![changed] });
     let evidence = Evidence { new_skill: Some(paired), answers, ..Evidence::default() };
     Verdict { outcome: Outcome::Promote, reason: "better by 12 points".into(), at: at(98), evidence }
 }

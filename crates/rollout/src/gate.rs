@@ -125,7 +125,7 @@ impl Gate<'_> {
         let ruling = judge.rule();
         let reason = with_failures(ruling.reason, &failures, champion_failures);
         tracing::info!(outcome = ?ruling.outcome, pairs = judge.pairs(), "{reason}");
-        Ok(self.verdict(ruling.outcome, reason, Evidence { answers, ..judge.evidence() }))
+        Ok(self.verdict(ruling.outcome, reason, Evidence { answers: Box::new(answers), ..judge.evidence() }))
     }
 
     fn refuse_scanned(&self, scan: &[String]) -> Verdict {

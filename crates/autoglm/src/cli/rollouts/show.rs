@@ -91,7 +91,7 @@ fn description(rollout: &Rollout, printer: &Printer) -> String {
         lines.push(format!("gate       {}", oneline(&evidence.gate)));
     }
     if !evidence.answers.is_empty() {
-        let GateAnswers { compared, changed, .. } = &evidence.answers;
+        let GateAnswers { compared, changed, .. } = &*evidence.answers;
         lines.push(format!("answers    {changed} of {compared} changed at the gate"));
     }
     lines.join("\n")
