@@ -70,6 +70,17 @@ impl S3Server {
         format!("http://127.0.0.1:{}", self.0.port())
     }
 
+    /// What a client of it, or of another server at `endpoint`, has to know.
+    pub fn options(endpoint: &str) -> [(&'static str, &str); 5] {
+        [
+            ("aws_access_key_id", "id"),
+            ("aws_secret_access_key", "secret"),
+            ("aws_endpoint", endpoint),
+            ("aws_region", "us-east-1"),
+            ("allow_http", "true"),
+        ]
+    }
+
     /// Makes a bucket.
     ///
     /// # Panics

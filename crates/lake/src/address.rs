@@ -176,13 +176,8 @@ mod tests {
             ("403 Forbidden", "QuotaExceeded", Some(full("the bucket's quota is used up"))),
             ("403 Forbidden", "AccessDenied", None),
         ] {
-            let options = [
-                ("aws_access_key_id", "id"),
-                ("aws_secret_access_key", "secret"),
-                ("aws_endpoint", &*answering(status, code)),
-                ("aws_region", "us-east-1"),
-                ("allow_http", "true"),
-            ];
+            let endpoint = answering(status, code);
+            let options = autoglm_doubles::S3Server::options(&endpoint);
             let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
             let store = open("s3://data/lake", &options).unwrap();
             let path = Path::from("event=run/1-1.parquet");

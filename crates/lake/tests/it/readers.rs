@@ -53,13 +53,8 @@ async fn duckdb_and_pandas_read_the_tables() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_that_fails_delays_and_loses_nothing() {
     let Some(mut server) = S3Server::start() else { return };
-    let options = [
-        ("aws_access_key_id", "id"),
-        ("aws_secret_access_key", "secret"),
-        ("aws_endpoint", &server.endpoint()),
-        ("aws_region", "us-east-1"),
-        ("allow_http", "true"),
-    ];
+    let endpoint = server.endpoint();
+    let options = S3Server::options(&endpoint);
     let world = World::at("s3://data/lake", &options);
     world.asked(1..300).await;
     let _feed = world.feed();

@@ -153,13 +153,8 @@ fn alike(ours: &Value, theirs: &Value) -> bool {
 async fn a_bucket_is_asked_as_a_folder_is() {
     let Some(server) = S3Server::start() else { return };
     server.make_bucket("data");
-    let options = [
-        ("aws_access_key_id", "id"),
-        ("aws_secret_access_key", "secret"),
-        ("aws_endpoint", &server.endpoint()),
-        ("aws_region", "us-east-1"),
-        ("allow_http", "true"),
-    ];
+    let endpoint = server.endpoint();
+    let options = S3Server::options(&endpoint);
     let folder = tempfile::tempdir().unwrap();
     let mut there = World::new("s3://data/some/lake", &options);
     let mut here = World::new(&folder.path().display().to_string(), &[]);
