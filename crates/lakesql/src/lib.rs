@@ -1,7 +1,7 @@
 //! SQL over the lake: what `autoglm lake sql` asks.
 //!
-//! In come [tables](Table), each with its columns and the files that hold its rows, a port that reads the bytes of those
-//! files ([`Files`]), and a query; out comes an [`Answer`]. Only queries are taken: nothing is made, changed or written, and
+//! In come tables, each with its columns and the files that hold its rows, a port that reads the bytes of those
+//! files, and a query; out comes its answer. Only queries are taken: nothing is made, changed or written, and
 //! nothing outside the tables is read.
 //!
 //! Only this crate knows DataFusion. Without the feature `datafusion` it is empty.
