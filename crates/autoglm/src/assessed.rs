@@ -12,10 +12,14 @@ pub(crate) async fn record(parts: &Parts, events: Vec<Event>) -> Result<()> {
     if !events.iter().all(|event| matches!(event, Event::Assessment(_))) {
         return parts.leaders_store.append(events).await;
     }
-    for some in events.chunks(RECORDED_TOGETHER) {
-        parts.leaders_store.append(some.to_vec()).await?;
+    let mut rest = events.into_iter();
+    loop {
+        let some: Vec<_> = rest.by_ref().take(RECORDED_TOGETHER).collect();
+        if some.is_empty() {
+            return Ok(());
+        }
+        parts.leaders_store.append(some).await?;
     }
-    Ok(())
 }
 
 /// What of the assessed answers was verified enters the memory.

@@ -245,6 +245,7 @@ impl Node {
 }
 
 async fn open_parts(mut settings: Settings) -> Result<Parts> {
+    crate::http::choose_provider();
     let data = settings.store.data_dir.clone();
     std::fs::create_dir_all(&data).map_err(|error| {
         Error::unavailable(format!("the data directory `{}` cannot be made: {error}", data.display()))

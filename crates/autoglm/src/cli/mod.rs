@@ -143,6 +143,8 @@ fn start(cli: Cli, printer: &Printer) -> Outcome {
 }
 
 async fn run(cli: Cli, printer: &Printer) -> Outcome {
+    // Before any part makes a client of its own.
+    crate::http::choose_provider();
     let settings = &cli.settings;
     match cli.command {
         Command::Serve(args) => serve::run(args, settings, printer).await,
