@@ -91,6 +91,8 @@ async fn converse_as(
         let rollouts = host.parts().store.rollouts().await.unwrap();
         let rollout = rollouts.into_iter().find(|rollout| rollout.id == id).unwrap();
         if !rollout.is_unfinished() {
+            // It is on record before it is followed: what is served is as decided once the look has ended.
+            drop(host.parts().proving.turn().await);
             return (answered, rollout.state);
         }
     }
