@@ -4,6 +4,7 @@ mod aliases;
 mod announcements;
 mod answerer;
 mod answering;
+mod background;
 mod checkpoints;
 mod duties;
 pub(crate) mod judging;

@@ -37,8 +37,9 @@ pub trait Store: Send + Sync {
     async fn recent_interactions(&self, limit: usize) -> Result<Vec<InteractionRecord>>;
 
     /// Up to `limit` interactions that have no assessment, or more feedback than the latest one took into
-    /// account ([`Assessment::feedback_seen`]), oldest first. So feedback that comes in while an assessment is
-    /// being made is never passed over.
+    /// account ([`Assessment::feedback_seen`]): those that somebody spoke of first, for what was corrected is to be
+    /// learned soon, and of each kind the oldest first. So feedback that comes in while an assessment is being made
+    /// is never passed over.
     async fn awaiting_assessment(&self, limit: usize) -> Result<Vec<InteractionRecord>>;
 
     /// How many interactions [`Store::awaiting_assessment`] would give without a limit.

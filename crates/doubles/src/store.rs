@@ -270,7 +270,10 @@ impl Store for MemoryStore {
             Some(latest) => it.feedback.len() as u64 > u64::from(latest.feedback_seen),
             None => true,
         };
-        Ok(all.filter(awaits).take(limit).collect())
+        let mut awaiting: Vec<_> = all.filter(awaits).collect();
+        awaiting.sort_by_key(|it| it.feedback.is_empty());
+        awaiting.truncate(limit);
+        Ok(awaiting)
     }
 
     async fn assessment_lag(&self) -> Result<u64> {

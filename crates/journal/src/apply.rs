@@ -135,7 +135,7 @@ async fn ab_test(db: &mut impl Db, seq: i64, it: &AbTest) -> Applied {
 async fn feedback(db: &mut impl Db, seq: i64, it: &Feedback) -> Applied {
     let counted = "UPDATE interactions SET
             feedback_count = feedback_count + 1,
-            awaiting = CASE WHEN feedback_seen IS NULL OR feedback_count + 1 > feedback_seen THEN 1 ELSE 0 END
+            awaiting = CASE WHEN feedback_seen IS NULL OR feedback_count + 1 > feedback_seen THEN 2 ELSE 0 END
          WHERE id = $1 RETURNING seq";
     let of = it.interaction.to_string();
     let interaction: Option<(i64,)> = db.row(counted, &[(&of).into()]).await?;
@@ -148,7 +148,7 @@ async fn feedback(db: &mut impl Db, seq: i64, it: &Feedback) -> Applied {
 async fn assessment(db: &mut impl Db, seq: i64, it: &Assessment) -> Applied {
     let taken_in = "UPDATE interactions SET
             assessment_seq = $1, judged_seq = $2, feedback_seen = $3,
-            awaiting = CASE WHEN feedback_count > $3 THEN 1 ELSE 0 END
+            awaiting = CASE WHEN feedback_count > $3 THEN 2 ELSE 0 END
          WHERE id = $4 RETURNING seq";
     let (judged, of) = (it.is_judged().then_some(seq), it.interaction.to_string());
     let values = [seq.into(), judged.into(), i64::from(it.feedback_seen).into(), (&of).into()];

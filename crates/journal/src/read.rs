@@ -27,8 +27,8 @@ macro_rules! interactions {
 
 pub(crate) const INTERACTION: &str = interactions!("WHERE i.id = $1");
 pub(crate) const RECENT: &str = interactions!("ORDER BY i.seq DESC LIMIT $1");
-pub(crate) const AWAITING: &str = interactions!("WHERE i.awaiting = 1 ORDER BY i.seq LIMIT $1");
-pub(crate) const LAG: &str = "SELECT count(*) FROM interactions WHERE awaiting = 1";
+pub(crate) const AWAITING: &str = interactions!("WHERE i.awaiting > 0 ORDER BY i.awaiting DESC, i.seq LIMIT $1");
+pub(crate) const LAG: &str = "SELECT count(*) FROM interactions WHERE awaiting > 0";
 pub(crate) const EVENTS: &str =
     "SELECT seq, name, json, vector FROM events WHERE seq > $1 ORDER BY seq LIMIT $2";
 pub(crate) const JUDGED: &str =

@@ -62,7 +62,7 @@ impl SqlStore<Sqlite> {
         config.validate()?;
         let at_path = |error: JournalError| error.while_opening(path);
         let (connection, options) = open::open(path, &config).await.map_err(at_path)?;
-        let readers = open::readers(path, &config).await.map_err(at_path)?;
+        let readers = open::readers(path, &config, config.readers).await.map_err(at_path)?;
         let folding = Folding::start(options.clone());
         let file = File { connection: Some(connection), last: None, options, folding };
         let writer = Writer::start(file, config.max_batch_appends, config.queue_appends);
@@ -79,7 +79,7 @@ impl SqlStore<Sqlite> {
         config.validate()?;
         let at_path = |error: JournalError| error.while_opening(path);
         open::check_readable(path, &config).await.map_err(at_path)?;
-        let readers = open::readers(path, &config).await.map_err(at_path)?;
+        let readers = open::readers(path, &config, 0).await.map_err(at_path)?;
         Ok(Self::over(Sqlite { path: path.to_path_buf() }, readers, None, &config))
     }
 

@@ -16,7 +16,7 @@ use autoglm_domain::{Error, ErrorKind, Result, TrainingRun};
 use autoglm_journal::PostgresStore;
 use tokio::task::JoinSet;
 
-use super::{Parts, mirrors::Mirrors, mlflow, residents};
+use super::{Parts, background::Background, mirrors::Mirrors, mlflow, residents};
 use crate::{learning_loop, proving, signals::Working};
 
 /// Wait before the next try where the duties could not begin.
@@ -41,6 +41,7 @@ impl Leading {
 pub(super) struct Duties {
     parts: Arc<Parts>,
     _tasks: JoinSet<()>,
+    _assessing: Background,
 }
 
 impl Duties {
@@ -48,7 +49,8 @@ impl Duties {
     pub(super) async fn begin(parts: &Arc<Parts>) -> Result<Self> {
         let mut tasks = JoinSet::new();
         let unfinished = recover(parts, &mut tasks).await?;
-        tasks.spawn(learning_loop::assess_and_remember(Arc::clone(parts)));
+        let assessing =
+            Background::start("assess", learning_loop::assess_and_remember(Arc::clone(parts)))?;
         tasks.spawn(learning_loop::learn(Arc::clone(parts), unfinished));
         tasks.spawn(proving::prove_live(Arc::clone(parts)));
         // A candidate may be on live traffic already.
@@ -63,7 +65,7 @@ impl Duties {
         }
         Mirrors::feed(parts, &mut tasks)?;
         parts.leading.set(true);
-        Ok(Self { parts: Arc::clone(parts), _tasks: tasks })
+        Ok(Self { parts: Arc::clone(parts), _tasks: tasks, _assessing: assessing })
     }
 }
 

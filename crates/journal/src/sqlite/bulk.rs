@@ -59,7 +59,7 @@ fn assessments(rows: usize) -> String {
          WITH it (seq, judged, seen, id) AS (VALUES {taken_in})
          UPDATE interactions SET
             assessment_seq = it.seq, judged_seq = it.judged, feedback_seen = it.seen,
-            awaiting = CASE WHEN feedback_count > it.seen THEN 1 ELSE 0 END
+            awaiting = CASE WHEN feedback_count > it.seen THEN 2 ELSE 0 END
          FROM it WHERE interactions.id = it.id;
          INSERT INTO assessments (seq, id, interaction_seq) VALUES {marks}"
     )

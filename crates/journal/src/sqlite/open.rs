@@ -84,9 +84,11 @@ pub(crate) async fn check_readable(path: &Path, config: &Config) -> Result<(), J
     Ok(db.close().await?)
 }
 
-/// The connections that reads go through.
-pub(crate) async fn readers(path: &Path, config: &Config) -> Result<SqlitePool, JournalError> {
+/// The connections that reads go through, `at_once` of them opened now. Each has a thread, which inherits the priority of
+/// the one that asks for it.
+pub(crate) async fn readers(path: &Path, config: &Config, at_once: u32) -> Result<SqlitePool, JournalError> {
     let pool = SqlitePoolOptions::new()
+        .min_connections(at_once)
         .max_connections(config.readers)
         .acquire_timeout(config.busy_timeout().max(std::time::Duration::from_secs(1)))
         .test_before_acquire(false);

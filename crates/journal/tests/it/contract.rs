@@ -43,6 +43,7 @@ pub(crate) async fn run<S: Store + Cursors>(fresh: impl AsyncFn() -> S) {
     interactions_come_with_all_that_was_said(&fresh().await).await;
     assessment_is_awaited_until_all_feedback_is_in_it(&fresh().await).await;
     feedback_during_an_assessment_is_not_passed_over(&fresh().await).await;
+    what_somebody_spoke_of_is_awaited_first(&fresh().await).await;
     recent_assessments_are_the_latest_that_were_judged(&fresh().await).await;
     experiences_are_amended_in_place(&fresh().await).await;
     patterns_runs_and_rollouts_are_replaced(&fresh().await).await;
@@ -235,6 +236,21 @@ async fn assessment_is_awaited_until_all_feedback_is_in_it(store: &impl Store) {
     // Of refused feedback nothing is awaited.
     assert_eq!(refused(store, vec![event::feedback(1, 2)]).await, ErrorKind::Conflict);
     assert_eq!(awaited(store, 10).await, [id(3)]);
+}
+
+async fn what_somebody_spoke_of_is_awaited_first(store: &impl Store) {
+    store.append((1..=4).map(event::interaction).collect()).await.unwrap();
+    store.append(vec![event::feedback(1, 4), event::assessment(50, 2, false)]).await.unwrap();
+    assert_eq!(awaited(store, 10).await, [id(4), id(1), id(3)]);
+    assert_eq!(awaited(store, 1).await, [id(4)]);
+    store.append(vec![event::feedback(2, 2)]).await.unwrap();
+    assert_eq!(awaited(store, 10).await, [id(2), id(4), id(1), id(3)]);
+    // Assessed without its feedback, it still stands before the others; with it, it is done.
+    store.append(vec![event::assessment_of(51, 4, 0)]).await.unwrap();
+    assert_eq!(awaited(store, 10).await, [id(2), id(4), id(1), id(3)]);
+    store.append(vec![event::assessment_of(52, 4, 1)]).await.unwrap();
+    assert_eq!(awaited(store, 10).await, [id(2), id(1), id(3)]);
+    assert_eq!(store.assessment_lag().await, Ok(3));
 }
 
 async fn feedback_during_an_assessment_is_not_passed_over(store: &impl Store) {

@@ -144,4 +144,16 @@ async fn a_file_of_the_fifth_format_still_reads() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), "v5").await;
     assert_eq!(store.ab_tests().await, Ok(vec![samples::ab_test(1, samples::best(2))]));
+    // What had been spoken of before is not passed by what is spoken of now.
+    store.append(vec![event::interaction(4), event::interaction(5), event::feedback(4, 5)]).await.unwrap();
+    let awaited = store.awaiting_assessment(9).await.unwrap();
+    let awaited: Vec<InteractionId> = awaited.into_iter().map(|it| it.interaction.id).collect();
+    assert_eq!(awaited, [id(1), id(2), id(5), id(4)]);
+}
+
+#[tokio::test]
+async fn a_file_of_the_sixth_format_still_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "v6").await;
+    assert_eq!(store.assessment_lag().await, Ok(2));
 }
