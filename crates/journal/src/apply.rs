@@ -167,16 +167,17 @@ async fn pattern(db: &mut impl Db, seq: i64, it: &ErrorPattern) -> Applied {
     db.execute(row, &[seq.into(), (&it.id.to_string()).into(), count.into()]).await.map(drop)
 }
 
-/// What pairs are sorted by is kept beside them.
+/// What pairs are sorted by is kept beside them: `$1` position, `$2` id, `$3` rollout, `$4` gain, `$5` distance.
+pub(crate) const SHADOW_PAIR: &str = "INSERT INTO shadow_pairs (first_seq, id, latest_seq, rollout, gain, distance)
+     VALUES ($1, $2, $1, $3, $4, $5)
+     ON CONFLICT (id) DO UPDATE SET
+        latest_seq = excluded.latest_seq, rollout = excluded.rollout, gain = excluded.gain,
+        distance = excluded.distance";
+
 async fn shadow_pair(db: &mut impl Db, seq: i64, it: &ShadowPair) -> Applied {
-    let row = "INSERT INTO shadow_pairs (first_seq, id, latest_seq, rollout, gain, distance)
-         VALUES ($1, $2, $1, $3, $4, $5)
-         ON CONFLICT (id) DO UPDATE SET
-            latest_seq = excluded.latest_seq, rollout = excluded.rollout, gain = excluded.gain,
-            distance = excluded.distance";
     let (id, rollout) = (it.id.to_string(), it.rollout.to_string());
     let values = [seq.into(), (&id).into(), (&rollout).into(), it.gain().into(), it.diff.distance.into()];
-    db.execute(row, &values).await.map(drop)
+    db.execute(SHADOW_PAIR, &values).await.map(drop)
 }
 
 /// An alias that was never moved points at the base model.

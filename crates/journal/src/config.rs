@@ -16,9 +16,12 @@ pub struct Config {
     pub queue_appends: usize,
     /// Most events in one append; a larger one is refused as invalid.
     pub max_append_events: usize,
-    /// Whether a commit waits until the disk has it (SQLite). Without, what was acknowledged outlives the end of the process,
-    /// however sudden, but the last moments before a power cut may be lost.
-    pub fsync: bool,
+    /// Which commits wait until the disk has them (SQLite). `always`: all. `interval`: all but those of answers, their
+    /// assessments and pairs of a shadow, which the disk has within `fsync_interval_ms`. `never`: none. What did not wait
+    /// outlives the end of the process, however sudden, but not a power cut.
+    pub fsync: Fsync,
+    /// How long the disk may lag behind, in milliseconds, where `fsync` is `interval`.
+    pub fsync_interval_ms: u64,
     /// Connections for reading.
     pub readers: u32,
     /// How long to wait for another process that is writing.
@@ -31,13 +34,26 @@ pub struct Config {
     pub max_file_mib: Option<u64>,
 }
 
+/// Which commits wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fsync {
+    /// All of them.
+    Always,
+    /// Those that hold more than answers, assessments and pairs of a shadow; the disk has the others soon after.
+    Interval,
+    /// None; the system writes when it sees fit.
+    Never,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             max_batch_appends: 256,
             queue_appends: 1024,
             max_append_events: 10_000,
-            fsync: true,
+            fsync: Fsync::Interval,
+            fsync_interval_ms: 100,
             readers: 4,
             busy_timeout_ms: 5_000,
             outage_ms: 10_000,
@@ -61,6 +77,10 @@ impl Config {
             Some((setting, _)) => Err(JournalError::Setting { setting }),
             None => Ok(()),
         }
+    }
+
+    pub(crate) fn fsync_interval(&self) -> Duration {
+        Duration::from_millis(self.fsync_interval_ms)
     }
 
     pub(crate) fn outage(&self) -> Duration {

@@ -28,7 +28,7 @@ mod sqlite;
 mod store;
 mod writer;
 
-pub use config::Config;
+pub use config::{Config, Fsync};
 pub use error::JournalError;
 pub use postgres::{Leadership, Listener, Postgres, PostgresStore};
 pub use sqlite::{Health, Sqlite, SqliteStore};

@@ -3,14 +3,22 @@
 mod bulk;
 mod folding;
 pub(crate) mod open;
+mod syncing;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use autoglm_domain::Event;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use self::folding::Folding;
+use self::{
+    folding::Folding,
+    syncing::{Syncing, Told},
+};
 use crate::{
-    Config, JournalError, SqlStore,
+    Config, Fsync, JournalError, SqlStore,
     db::{Db, db_of},
     read,
     store::Engine,
@@ -28,10 +36,19 @@ db_of!(
 #[derive(Debug)]
 pub struct Sqlite {
     path: PathBuf,
+    /// Where not every commit waits for the disk.
+    syncing: Option<Arc<Told>>,
 }
 
 impl Engine for Sqlite {
     type Sql = sqlx::Sqlite;
+
+    async fn reached(&self) -> Result<(), JournalError> {
+        match &self.syncing {
+            Some(syncing) => syncing.reached().await,
+            None => Ok(()),
+        }
+    }
 }
 
 /// The store in one SQLite file.
@@ -48,6 +65,8 @@ pub struct Health {
     pub wal_bytes: u64,
     /// Appends that wait for the writer.
     pub queued_appends: usize,
+    /// Commits that the disk may not have yet, where they do not wait for it until then.
+    pub unsynced_commits: u64,
 }
 
 impl SqlStore<Sqlite> {
@@ -64,9 +83,12 @@ impl SqlStore<Sqlite> {
         let (connection, options) = open::open(path, &config).await.map_err(at_path)?;
         let readers = open::readers(path, &config, config.readers).await.map_err(at_path)?;
         let folding = Folding::start(options.clone());
-        let file = File { connection: Some(connection), last: None, options, folding };
+        let syncing = (config.fsync == Fsync::Interval).then(|| Syncing::start(path, config.fsync_interval()));
+        let told = syncing.as_ref().map(Syncing::told);
+        let file =
+            File { connection: Some(connection), last: None, waits: false, options, folding, syncing };
         let writer = Writer::start(file, config.max_batch_appends, config.queue_appends);
-        Ok(Self::over(Sqlite { path: path.to_path_buf() }, readers, Some(writer), &config))
+        Ok(Self::over(Sqlite { path: path.to_path_buf(), syncing: told }, readers, Some(writer), &config))
     }
 
     /// Opens the file at `path` for reading, also while a server writes to it. Appends are refused with
@@ -80,7 +102,7 @@ impl SqlStore<Sqlite> {
         let at_path = |error: JournalError| error.while_opening(path);
         open::check_readable(path, &config).await.map_err(at_path)?;
         let readers = open::readers(path, &config, 0).await.map_err(at_path)?;
-        Ok(Self::over(Sqlite { path: path.to_path_buf() }, readers, None, &config))
+        Ok(Self::over(Sqlite { path: path.to_path_buf(), syncing: None }, readers, None, &config))
     }
 
     /// Where the file is.
@@ -91,13 +113,12 @@ impl SqlStore<Sqlite> {
     /// Sizes and positions, for monitoring.
     pub async fn health(&self) -> Result<Health, JournalError> {
         let path = self.path();
-        let mut wal = path.to_path_buf().into_os_string();
-        wal.push("-wal");
         Ok(Health {
             last_seq: read::last_seq(&mut *self.readers().acquire().await?).await?,
             file_bytes: size(path).await,
-            wal_bytes: size(Path::new(&wal)).await,
+            wal_bytes: size(&syncing::log_of(path)).await,
             queued_appends: self.queued_appends(),
+            unsynced_commits: self.engine().syncing.as_ref().map_or(0, |told| told.unsynced()),
         })
     }
 }
@@ -112,8 +133,12 @@ struct File {
     connection: Option<SqliteConnection>,
     /// Position of the last event, unless somebody else has written since, which a row at its position then says.
     last: Option<i64>,
+    /// Whether commits of the connection wait for the disk, where that is told for each.
+    waits: bool,
     options: SqliteConnectOptions,
     folding: Folding,
+    /// Where not all of them do.
+    syncing: Option<Syncing>,
 }
 
 impl File {
@@ -122,23 +147,23 @@ impl File {
             .await
             .map_err(|error| JournalError::from(error).while_opening(self.options.get_filename()))
     }
-}
 
-/// Begins a transaction that nobody else writes beside; the position of the last event. Both in one round.
-async fn begin(connection: &mut SqliteConnection) -> Result<i64, JournalError> {
-    const BEGIN: &str = "BEGIN IMMEDIATE; SELECT coalesce(max(seq), 0) FROM events";
-    let last: Vec<(i64,)> = connection.rows(BEGIN, &[]).await?;
-    Ok(last.first().map_or(0, |last| last.0))
-}
-
-impl Commit for File {
-    async fn commit(&mut self, appends: &[Append]) -> Result<Vec<Outcome>, JournalError> {
+    async fn write(&mut self, appends: &[Append]) -> Result<Vec<Outcome>, JournalError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => {
+                self.waits = false;
+                self.connect().await?
+            }
         };
         self.folding.shorten(&mut connection).await;
         // Whatever fails from here on drops the connection, and with it what was not committed.
+        let waits = appends.iter().any(must_be_kept);
+        if self.syncing.is_some() && self.waits != waits {
+            let wait = if waits { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            connection.execute(wait, &[]).await?;
+            self.waits = waits;
+        }
         let quick = match self.last.take() {
             Some(last) => bulk::commit(&mut connection, last, appends).await.map(|it| (last, it)),
             None => None,
@@ -171,9 +196,39 @@ impl Commit for File {
         self.folding.committed();
         Ok(outcomes)
     }
+}
+
+/// Whether the loss of `append` in a power cut would undo what somebody decided or taught, or what a mirror relies on.
+fn must_be_kept(append: &Append) -> bool {
+    let may_be_lost =
+        |event: &Event| matches!(event, Event::Interaction(_) | Event::Assessment(_) | Event::ShadowPair(_));
+    append.cursor.is_some() || !append.records.iter().all(|record| may_be_lost(&record.event))
+}
+
+/// Begins a transaction that nobody else writes beside; the position of the last event. Both in one round.
+async fn begin(connection: &mut SqliteConnection) -> Result<i64, JournalError> {
+    const BEGIN: &str = "BEGIN IMMEDIATE; SELECT coalesce(max(seq), 0) FROM events";
+    let last: Vec<(i64,)> = connection.rows(BEGIN, &[]).await?;
+    Ok(last.first().map_or(0, |last| last.0))
+}
+
+impl Commit for File {
+    async fn commit(&mut self, appends: &[Append]) -> Result<Vec<Outcome>, JournalError> {
+        if let Some(syncing) = &self.syncing {
+            syncing.begins();
+        }
+        let written = self.write(appends).await;
+        if let Some(syncing) = &self.syncing {
+            // A commit of nothing waits for nothing.
+            let wrote = written.as_ref().is_ok_and(|outcomes| outcomes.iter().any(Result::is_ok));
+            syncing.done(self.waits && wrote);
+        }
+        written
+    }
 
     async fn finish(&mut self) -> Result<(), JournalError> {
         self.folding.stop().await;
+        self.syncing = None;
         let Some(mut connection) = self.connection.take() else {
             return Ok(());
         };

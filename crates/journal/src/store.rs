@@ -22,6 +22,11 @@ use crate::{
 pub trait Engine: Send + Sync + std::fmt::Debug + 'static {
     /// Its driver.
     type Sql: Database<Connection: Db>;
+
+    /// Waits until the disk has everything that can be read by now, as far as commits do not wait for it themselves.
+    fn reached(&self) -> impl Future<Output = std::result::Result<(), JournalError>> + Send {
+        std::future::ready(Ok(()))
+    }
 }
 
 /// The store in one database. Dropping it writes what was queued, as long as the runtime lives;
@@ -204,7 +209,10 @@ impl<E: Engine> Store for SqlStore<E> {
 
     async fn events_after(&self, seq: i64, limit: usize) -> Result<Vec<RecordedEvent>> {
         let args = [seq.into(), read::limit(limit)];
-        Ok(read::events(&mut *self.reader().await?, read::EVENTS, &args).await?)
+        let events = read::events(&mut *self.reader().await?, read::EVENTS, &args).await?;
+        // They may go to another system from here.
+        self.shared.engine.reached().await?;
+        Ok(events)
     }
 
     async fn interaction(&self, id: InteractionId) -> Result<InteractionRecord> {

@@ -1,4 +1,4 @@
-//! What comes in most, answers and their assessments, written many rows at a time.
+//! What comes in most, answers, their assessments and pairs of a shadow, written many rows at a time.
 //!
 //! A statement of its own for each row costs more in handing it to SQLite's thread and back than in SQLite. Appends that
 //! hold nothing else are therefore put together: a batch of one kind is one round from `BEGIN` to `COMMIT`, others are a
@@ -13,6 +13,7 @@ use sqlx::SqliteConnection;
 
 use crate::{
     JournalError,
+    apply::SHADOW_PAIR,
     db::{Arg, Db},
     record::Prepared,
     writer::{Append, Outcome, apply_batch},
@@ -26,9 +27,11 @@ type ByRows = LazyLock<Vec<String>>;
 
 static INTERACTIONS: ByRows = LazyLock::new(|| (1..=MOST).map(interactions).collect());
 static ASSESSMENTS: ByRows = LazyLock::new(|| (1..=MOST).map(assessments).collect());
+static PAIRS: ByRows = LazyLock::new(|| (1..=MOST).map(pairs).collect());
 /// The same with a transaction around them.
 static INTERACTIONS_ALONE: ByRows = LazyLock::new(|| alone(&INTERACTIONS));
 static ASSESSMENTS_ALONE: ByRows = LazyLock::new(|| alone(&ASSESSMENTS));
+static PAIRS_ALONE: ByRows = LazyLock::new(|| alone(&PAIRS));
 
 fn alone(statements: &[String]) -> Vec<String> {
     statements.iter().map(|statement| format!("BEGIN IMMEDIATE; {statement}; COMMIT")).collect()
@@ -36,26 +39,35 @@ fn alone(statements: &[String]) -> Vec<String> {
 
 /// `$1` position, `$2` time, `$3` JSON, `$4` id, and so on for every row.
 fn interactions(rows: usize) -> String {
-    let events = values(rows, |n| format!("(${}, 'interaction', ${}, ${})", n * 4 + 1, n * 4 + 2, n * 4 + 3));
-    let marks = values(rows, |n| format!("(${}, ${})", n * 4 + 1, n * 4 + 4));
-    format!(
-        "INSERT INTO events (seq, name, at, json) VALUES {events};
-         INSERT INTO interactions (seq, id) VALUES {marks}"
-    )
+    let at = |n: usize, place: usize| format!("${}", n * 4 + place);
+    let marks = values(rows, |n| format!("({}, {})", at(n, 1), at(n, 4)));
+    format!("{}; INSERT INTO interactions (seq, id) VALUES {marks}", events("interaction", rows, at))
+}
+
+/// `$1` position, `$2` time, `$3` JSON, `$4` gain, `$5` distance, `$6` the rollout's id, `$7` its own, and so on for every
+/// row.
+fn pairs(rows: usize) -> String {
+    let at = |n: usize, place: usize| format!("${}", n * 7 + place);
+    let of_row = |n| {
+        format!("({}, {}, {}, {}, {}, {})", at(n, 1), at(n, 7), at(n, 1), at(n, 6), at(n, 4), at(n, 5))
+    };
+    let marks = values(rows, of_row);
+    let pairs = SHADOW_PAIR.replacen("($1, $2, $1, $3, $4, $5)", &marks, 1);
+    format!("{}; {pairs}", events("shadow_pair", rows, at))
 }
 
 /// `$1` position, `$2` time, `$3` JSON, `$4` position where it is judged, `$5` feedback seen, `$6` the interaction's id,
 /// `$7` its own, and so on for every row.
 fn assessments(rows: usize) -> String {
     let at = |n: usize, place: usize| format!("${}", n * 7 + place);
-    let events = values(rows, |n| format!("({}, 'assessment', {}, {})", at(n, 1), at(n, 2), at(n, 3)));
+    let events = events("assessment", rows, at);
     let taken_in = values(rows, |n| format!("({}, {}, {}, {})", at(n, 1), at(n, 4), at(n, 5), at(n, 6)));
     // Where there is no such interaction the place of its position stays empty, which the table refuses.
     let marks = values(rows, |n| {
         format!("({}, {}, (SELECT seq FROM interactions WHERE id = {}))", at(n, 1), at(n, 7), at(n, 6))
     });
     format!(
-        "INSERT INTO events (seq, name, at, json) VALUES {events};
+        "{events};
          WITH it (seq, judged, seen, id) AS (VALUES {taken_in})
          UPDATE interactions SET
             assessment_seq = it.seq, judged_seq = it.judged, feedback_seen = it.seen,
@@ -63,6 +75,12 @@ fn assessments(rows: usize) -> String {
          FROM it WHERE interactions.id = it.id;
          INSERT INTO assessments (seq, id, interaction_seq) VALUES {marks}"
     )
+}
+
+/// The rows in `events`; `at` gives the name of a value by its row and its place there.
+fn events(name: &str, rows: usize, at: impl Fn(usize, usize) -> String) -> String {
+    let rows = values(rows, |n| format!("({}, '{name}', {}, {})", at(n, 1), at(n, 2), at(n, 3)));
+    format!("INSERT INTO events (seq, name, at, json) VALUES {rows}")
 }
 
 fn values(rows: usize, row: impl Fn(usize) -> String) -> String {
@@ -75,6 +93,7 @@ enum Kind {
     Interactions,
     /// Of as many interactions.
     Assessments,
+    Pairs,
     /// Something else, or several things, or a mirror's cursor.
     Other,
 }
@@ -85,6 +104,7 @@ fn kind(append: &Append) -> Kind {
         _ if append.cursor.is_some() => Kind::Other,
         Some(Event::Interaction(_)) if all(|it| matches!(it, Event::Interaction(_))) => Kind::Interactions,
         Some(Event::Assessment(_)) if all(|it| matches!(it, Event::Assessment(_))) => Kind::Assessments,
+        Some(Event::ShadowPair(_)) if all(|it| matches!(it, Event::ShadowPair(_))) => Kind::Pairs,
         _ => Kind::Other,
     }
 }
@@ -94,18 +114,30 @@ struct Row<'a> {
     seq: i64,
     record: &'a Prepared,
     id: String,
-    /// Of an assessment: where it was judged, the feedback that it has seen, the interaction.
-    of: Option<(Option<i64>, i64, String)>,
+    of: Of,
+}
+
+/// What else is in it.
+enum Of {
+    Interaction,
+    /// Where it was judged, the feedback that it has seen, the interaction.
+    Assessment(Option<i64>, i64, String),
+    /// Gain, distance, the rollout.
+    Pair(f64, f64, String),
 }
 
 impl<'a> Row<'a> {
-    /// `None` of other events than these two.
+    /// `None` of other events than these.
     fn of(record: &'a Prepared, seq: i64) -> Option<Self> {
         let (id, of) = match &record.event {
-            Event::Interaction(it) => (it.id.to_string(), None),
+            Event::Interaction(it) => (it.id.to_string(), Of::Interaction),
             Event::Assessment(it) => {
                 let judged = it.is_judged().then_some(seq);
-                (it.id.to_string(), Some((judged, i64::from(it.feedback_seen), it.interaction.to_string())))
+                let of = Of::Assessment(judged, i64::from(it.feedback_seen), it.interaction.to_string());
+                (it.id.to_string(), of)
+            }
+            Event::ShadowPair(it) => {
+                (it.id.to_string(), Of::Pair(it.gain(), it.diff.distance, it.rollout.to_string()))
             }
             _ => return None,
         };
@@ -115,11 +147,12 @@ impl<'a> Row<'a> {
     /// In the order of the statements.
     fn args(&self) -> impl Iterator<Item = Arg<'_>> {
         let all = [self.seq.into(), self.record.event.at().0.into(), (&self.record.json).into()];
-        let of = self
-            .of
-            .iter()
-            .flat_map(|(judged, seen, of)| [Arg::from(*judged), Arg::from(*seen), Arg::from(of)]);
-        all.into_iter().chain(of).chain([Arg::from(&self.id)])
+        let of = match &self.of {
+            Of::Interaction => None,
+            Of::Assessment(judged, seen, of) => Some([Arg::from(*judged), Arg::from(*seen), Arg::from(of)]),
+            Of::Pair(gain, distance, of) => Some([Arg::from(*gain), Arg::from(*distance), Arg::from(of)]),
+        };
+        all.into_iter().chain(of.into_iter().flatten()).chain([Arg::from(&self.id)])
     }
 }
 
@@ -170,6 +203,7 @@ pub(super) async fn commit(
     let statements = match kind {
         Kind::Interactions => &INTERACTIONS_ALONE,
         Kind::Assessments => &ASSESSMENTS_ALONE,
+        Kind::Pairs => &PAIRS_ALONE,
         Kind::Other => return None,
     };
     let rows = rows(appends, last);
@@ -191,6 +225,7 @@ pub(super) async fn apply(
         let statements = match kind {
             Kind::Interactions => &INTERACTIONS,
             Kind::Assessments => &ASSESSMENTS,
+            Kind::Pairs => &PAIRS,
             Kind::Other => {
                 let (reached, found) = apply_batch(db, last, true, run).await?;
                 last = reached;

@@ -3,7 +3,8 @@
 //! Left to itself, SQLite folds within the commit that makes the log long, and every append behind it waits for the
 //! disk some more times. Here a connection of its own does it while commits go on. What it cannot do under load is let
 //! the log begin anew, for by the time that it is through the log has grown. Where the log is long the writer is
-//! therefore asked to fold what little is left, between two commits; the next commit then begins the log anew.
+//! therefore asked to fold what little is left, between two commits; the next commit then begins the log anew. Both wait
+//! for the disk, so they are rare: a page that many commits have written is then folded once.
 //! See <https://www.sqlite.org/wal.html#ckpt>.
 
 use std::{
@@ -20,9 +21,9 @@ use tokio::{sync::Notify, task::JoinHandle};
 use crate::JournalError;
 
 /// Pages in the log, and not in the file yet, at which they are folded in.
-const FOLD_AT: i64 = 1000;
-/// Pages in the log from which it is to begin anew: 32 MiB.
-const LONG: i64 = 8192;
+const FOLD_AT: i64 = 4096;
+/// Pages in the log from which it is to begin anew: 128 MiB.
+const LONG: i64 = 32_768;
 /// Least time between two looks at the log.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -120,6 +121,8 @@ async fn look(db: &mut SqliteConnection, told: &Told) -> Result<(), JournalError
     }
     let log = fold(db).await?;
     if log.pages >= LONG {
+        // It has grown by what was written meanwhile: once more, so that the writer has little left to do.
+        fold(db).await?;
         told.is_long.store(true, Ordering::Relaxed);
     }
     Ok(())

@@ -8,7 +8,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{Config, JournalError};
+use crate::{Config, Fsync, JournalError};
 
 /// Every format that there ever was; the number of the latest is the format's number.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -16,8 +16,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// `application_id` of our files, set by the first migration.
 const APPLICATION_ID: i64 = 0x6167_6c6d;
 
-/// The log is cut back to this size after a burst.
-const JOURNAL_SIZE_LIMIT: &str = "67108864"; // 64 MiB
+/// The log is cut back to this size after a burst; above what it comes to without one, for a commit waits for the cut.
+const JOURNAL_SIZE_LIMIT: &str = "268435456"; // 256 MiB
 
 /// Compiled statements that a connection keeps.
 const STATEMENTS: usize = 256;
@@ -101,7 +101,7 @@ fn options(path: &Path, config: &Config) -> SqliteConnectOptions {
         .busy_timeout(config.busy_timeout())
         .foreign_keys(true)
         // In WAL mode only FULL makes a commit wait for the disk: https://www.sqlite.org/pragma.html#pragma_synchronous
-        .synchronous(if config.fsync { SqliteSynchronous::Full } else { SqliteSynchronous::Normal })
+        .synchronous(if config.fsync == Fsync::Always { SqliteSynchronous::Full } else { SqliteSynchronous::Normal })
         .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
         // The writer has one for each number of rows.
         .statement_cache_capacity(STATEMENTS)
@@ -187,10 +187,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_writer_waits_for_the_disk_unless_it_is_told_not_to() {
+    async fn the_writer_always_waits_for_the_disk_where_it_is_told_to() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.sqlite");
-        let (mut first, options) = open(&path, &Config::default()).await.unwrap();
+        let always = Config { fsync: Fsync::Always, ..Config::default() };
+        let (mut first, options) = open(&path, &always).await.unwrap();
         let mut again = SqliteConnection::connect_with(&options).await.unwrap();
         for db in [&mut first, &mut again] {
             let full: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *db).await.unwrap();
@@ -198,9 +199,10 @@ mod tests {
             let keys: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&mut *db).await.unwrap();
             assert_eq!((full, mode.as_str(), keys), (2, "wal", 1));
         }
-        let quick = Config { fsync: false, ..Config::default() };
-        let (mut db, _) = open(&path, &quick).await.unwrap();
-        let normal: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut db).await.unwrap();
-        assert_eq!(normal, 1);
+        for fsync in [Fsync::Interval, Fsync::Never] {
+            let (mut db, _) = open(&path, &Config { fsync, ..Config::default() }).await.unwrap();
+            let normal: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut db).await.unwrap();
+            assert_eq!(normal, 1);
+        }
     }
 }

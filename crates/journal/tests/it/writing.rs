@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use autoglm_domain::*;
-use autoglm_journal::{Config, Health, JournalError, SqliteStore};
+use autoglm_journal::{Config, Fsync, Health, JournalError, SqliteStore};
 use futures::{FutureExt, StreamExt, future::join_all, stream};
 
 use crate::samples::{self, event, id};
@@ -159,7 +159,7 @@ async fn health_tells_sizes_and_the_latest_position() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, Config::default()).await;
     store.append((1..=3).map(event::interaction).collect()).await.unwrap();
-    let Health { last_seq, file_bytes, wal_bytes, queued_appends } = store.health().await.unwrap();
+    let Health { last_seq, file_bytes, wal_bytes, queued_appends, .. } = store.health().await.unwrap();
     assert_eq!((last_seq, queued_appends), (3, 0));
     assert_eq!(file_bytes, std::fs::metadata(store.path()).unwrap().len());
     assert!(wal_bytes > 0);
@@ -172,7 +172,7 @@ async fn health_tells_sizes_and_the_latest_position() {
 async fn the_log_is_folded_into_the_file_while_more_is_written() {
     const MIB: u64 = 1 << 20;
     let folder = tempfile::tempdir().unwrap();
-    let store = open(&folder, Config { fsync: false, ..Config::default() }).await;
+    let store = open(&folder, Config { fsync: Fsync::Never, ..Config::default() }).await;
     let answer = "x".repeat(250_000);
     let write = async |n| {
         let large = Interaction { answer: answer.clone(), ..samples::interaction(n) };
@@ -180,12 +180,69 @@ async fn the_log_is_folded_into_the_file_while_more_is_written() {
         assert_eq!(store.interaction(id(n)).await.unwrap().interaction.answer, answer);
         store.health().await.unwrap().wal_bytes
     };
-    let logs: Vec<u64> = stream::iter(1..=600).map(write).buffer_unordered(8).collect().await;
+    let logs: Vec<u64> = stream::iter(1..=1600).map(write).buffer_unordered(8).collect().await;
     let longest = logs.into_iter().max().unwrap();
-    assert!(longest < 112 * MIB, "150 MB were written, and the log came to {longest} bytes");
+    assert!(longest < 240 * MIB, "400 MB were written, and the log came to {longest} bytes");
     store.close().await.unwrap();
     let Health { last_seq, file_bytes, wal_bytes, .. } =
         open(&folder, Config::default()).await.health().await.unwrap();
-    assert_eq!((last_seq, wal_bytes), (600, 0));
-    assert!(file_bytes > 143 * MIB, "{file_bytes}");
+    assert_eq!((last_seq, wal_bytes), (1600, 0));
+    assert!(file_bytes > 380 * MIB, "{file_bytes}");
+}
+
+/// What only says what was answered does not wait for the disk, what somebody taught does; and whoever is told of an event
+/// can rely on it.
+#[tokio::test]
+async fn an_answer_reaches_the_disk_with_what_follows_it_or_before_anybody_is_told_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let hour = Config { fsync_interval_ms: 3_600_000, ..Config::default() };
+    let store = open(&folder, hour).await;
+    let unsynced = async || store.health().await.unwrap().unsynced_commits;
+    store.append(vec![event::interaction(1)]).await.unwrap();
+    store.append(vec![event::assessment(1, 1, false)]).await.unwrap();
+    store.append(vec![event::shadow_pair(1, 1, 10.0, 0.5)]).await.unwrap();
+    assert_eq!(unsynced().await, 3);
+    store.append(vec![event::feedback(1, 1)]).await.unwrap();
+    assert_eq!(unsynced().await, 0, "feedback waits, and what is before it is on the disk too");
+    store.append(vec![event::interaction(2)]).await.unwrap();
+    // A commit that is refused writes nothing, and waits for nothing.
+    store.append(vec![event::feedback(1, 2)]).await.unwrap_err();
+    assert_eq!(unsynced().await, 2);
+    assert_eq!(store.events_after(4, 9).await.unwrap().len(), 1);
+    assert_eq!(unsynced().await, 0, "whoever reads events may hand them on");
+    store.append(vec![event::interaction(3)]).await.unwrap();
+    store.close().await.unwrap();
+
+    for fsync in [Fsync::Interval, Fsync::Always, Fsync::Never] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, Config { fsync, fsync_interval_ms: 1, ..Config::default() }).await;
+        store.append(vec![event::interaction(1)]).await.unwrap();
+        while store.health().await.unwrap().unsynced_commits > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(store.events_after(0, 9).await.unwrap().len(), 1);
+    }
+}
+
+/// Events are not handed on while the disk does not take them, and are once it does.
+#[tokio::test]
+async fn a_log_that_cannot_be_written_out_holds_its_events_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, Config { fsync_interval_ms: 1, ..Config::default() }).await;
+    store.append(vec![event::interaction(1)]).await.unwrap();
+    assert_eq!(store.events_after(0, 9).await.unwrap().len(), 1);
+    // A folder in the log's place is one that cannot be opened for writing; the file itself stays with SQLite.
+    let log = folder.path().join("journal.sqlite-wal");
+    let aside = folder.path().join("aside");
+    std::fs::rename(&log, &aside).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    store.append(vec![event::interaction(2)]).await.unwrap();
+    let error = store.events_after(0, 9).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.message.starts_with("the disk failed: "), "{error}");
+    assert_eq!(store.recent_interactions(9).await.unwrap().len(), 2, "for this process they are there");
+    std::fs::remove_dir(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    assert_eq!(store.events_after(0, 9).await.unwrap().len(), 2);
+    store.close().await.unwrap();
 }
