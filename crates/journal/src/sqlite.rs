@@ -22,7 +22,7 @@ use crate::{
     db::{Db, db_of},
     read,
     store::Engine,
-    writer::{Append, Commit, Outcome, Writer, apply_batch},
+    writer::{Append, Commit, Lane, Outcome, Writer, apply_batch},
 };
 
 db_of!(
@@ -85,8 +85,9 @@ impl SqlStore<Sqlite> {
         let folding = Folding::start(options.clone());
         let syncing = (config.fsync == Fsync::Interval).then(|| Syncing::start(path, config.fsync_interval()));
         let told = syncing.as_ref().map(Syncing::told);
+        let splits = config.fsync != Fsync::Always;
         let file =
-            File { connection: Some(connection), last: None, waits: false, options, folding, syncing };
+            File { connection: Some(connection), last: None, splits, waits: false, options, folding, syncing };
         let writer = Writer::start(file, config.max_batch_appends, config.queue_appends);
         Ok(Self::over(Sqlite { path: path.to_path_buf(), syncing: told }, readers, Some(writer), &config))
     }
@@ -133,6 +134,8 @@ struct File {
     connection: Option<SqliteConnection>,
     /// Position of the last event, unless somebody else has written since, which a row at its position then says.
     last: Option<i64>,
+    /// Whether kinds of appends are committed apart, for a commit need not wait for the disk.
+    splits: bool,
     /// Whether commits of the connection wait for the disk, where that is told for each.
     waits: bool,
     options: SqliteConnectOptions,
@@ -224,6 +227,14 @@ impl Commit for File {
             syncing.done(self.waits && wrote);
         }
         written
+    }
+
+    /// Where a commit costs little, what is of one kind is written in one round and does not wait for the rest.
+    fn lane(&self, append: &Append) -> Lane {
+        match self.splits {
+            true => bulk::kind(append) as Lane,
+            false => Lane::default(),
+        }
     }
 
     async fn finish(&mut self) -> Result<(), JournalError> {

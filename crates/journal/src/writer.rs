@@ -1,4 +1,4 @@
-//! The one writer: a task that puts every append that waits into one transaction (group commit).
+//! The one writer: a task that puts every append that waits, or those of one lane, into one transaction (group commit).
 
 use std::future::Future;
 
@@ -30,9 +30,17 @@ pub(crate) trait Commit: Send + 'static {
         appends: &[Append],
     ) -> impl Future<Output = Result<Vec<Outcome>, JournalError>> + Send;
 
+    /// Appends of different lanes are not written together. What is in several keeps its order within each.
+    fn lane(&self, _append: &Append) -> Lane {
+        Lane::default()
+    }
+
     /// Nothing follows.
     fn finish(&mut self) -> impl Future<Output = Result<(), JournalError>> + Send;
 }
+
+/// Number of a lane.
+pub(crate) type Lane = u8;
 
 enum Command {
     Append { append: Append, reply: Reply },
@@ -79,17 +87,21 @@ impl Writer {
 }
 
 async fn run(mut engine: impl Commit, mut commands: mpsc::Receiver<Command>, max_batch_appends: usize) {
-    let mut waiting = Vec::new();
+    let mut received = Vec::new();
+    let mut waiting: Vec<(Append, Reply)> = Vec::new();
     let mut closers = Vec::new();
-    while commands.recv_many(&mut waiting, max_batch_appends).await > 0 {
-        let mut appends = Vec::with_capacity(waiting.len());
-        let mut replies = Vec::with_capacity(waiting.len());
-        for command in waiting.drain(..) {
+    loop {
+        let room = max_batch_appends - waiting.len();
+        if waiting.is_empty() {
+            if commands.recv_many(&mut received, room).await == 0 {
+                break;
+            }
+        } else {
+            received.extend(std::iter::from_fn(|| commands.try_recv().ok()).take(room));
+        }
+        for command in received.drain(..) {
             match command {
-                Command::Append { append, reply } => {
-                    appends.push(append);
-                    replies.push(reply);
-                }
+                Command::Append { append, reply } => waiting.push((append, reply)),
                 Command::Close { reply } => {
                     // What is queued is still received; what comes later is refused.
                     commands.close();
@@ -97,6 +109,10 @@ async fn run(mut engine: impl Commit, mut commands: mpsc::Receiver<Command>, max
                 }
             }
         }
+        // The lane of whoever waits longest.
+        let Some(lane) = waiting.first().map(|(append, _)| engine.lane(append)) else { continue };
+        let batch: Vec<_> = waiting.extract_if(.., |(append, _)| engine.lane(append) == lane).collect();
+        let (appends, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         for (reply, outcome) in replies.into_iter().zip(write(&mut engine, &appends).await) {
             // A caller that went away needs no answer.
             let _ = reply.send(outcome);
@@ -110,9 +126,6 @@ async fn run(mut engine: impl Commit, mut commands: mpsc::Receiver<Command>, max
 
 /// Writes a batch; one outcome an append.
 async fn write(engine: &mut impl Commit, appends: &[Append]) -> Vec<Outcome> {
-    if appends.is_empty() {
-        return Vec::new();
-    }
     match engine.commit(appends).await {
         Ok(outcomes) => {
             let events: usize = appends.iter().map(|append| append.records.len()).sum();

@@ -89,7 +89,7 @@ fn values(rows: usize, row: impl Fn(usize) -> String) -> String {
 
 /// What an append holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Interactions,
     /// Of as many interactions.
     Assessments,
@@ -98,7 +98,7 @@ enum Kind {
     Other,
 }
 
-fn kind(append: &Append) -> Kind {
+pub(super) fn kind(append: &Append) -> Kind {
     let all = |is: fn(&Event) -> bool| append.records.iter().all(|record| is(&record.event));
     match append.records.first().map(|record| &record.event) {
         _ if append.cursor.is_some() => Kind::Other,
