@@ -48,6 +48,8 @@ const IDLE: Duration = Duration::from_secs(2);
 const RECORD_MS: i64 = 10_000;
 /// Latest answers among which the champion's are looked for once it answers nobody any more.
 const BASELINE: usize = 2_000;
+/// Answers that are read together to be settled.
+const SETTLED_AT_ONCE: usize = 64;
 /// Answers that wait to be settled; of more, the oldest are settled as they are.
 const MOST_OPEN: usize = 20_000;
 
@@ -219,18 +221,23 @@ fn arm(rollout: &Rollout, version: VersionNumber) -> Option<Arm> {
     }
 }
 
-/// Whether nothing more is waited for, of `open` that wait.
-fn is_over(parts: &Parts, at: Timestamp, open: usize) -> bool {
+/// Of `open` that wait, so many of the oldest are waited for no longer.
+fn too_many(open: usize) -> usize {
+    open.saturating_sub(MOST_OPEN)
+}
+
+/// Whether nothing more is waited for.
+fn is_over(parts: &Parts, at: Timestamp) -> bool {
     let wait_ms = i64::try_from(parts.settings.rollout.settle_s.saturating_mul(1000)).unwrap_or(i64::MAX);
     // What lies far in the future is from before the clock was set back.
-    open > MOST_OPEN || parts.clock.now().since_ms(at).saturating_abs() >= wait_ms
+    parts.clock.now().since_ms(at).saturating_abs() >= wait_ms
 }
 
 /// Whether an answer counts from now on: everything that was said is assessed, and accuracy was judged or nothing more
-/// is waited for.
-fn is_settled(parts: &Parts, record: &InteractionRecord, open: usize) -> bool {
+/// is waited for, as where it has to make room for others.
+fn is_settled(parts: &Parts, record: &InteractionRecord, makes_room: bool) -> bool {
     let seen = record.assessment.as_ref().filter(|it| it.feedback_seen as usize >= record.feedback.len());
-    seen.is_some_and(|it| it.is_judged()) || is_over(parts, record.interaction.at, open)
+    seen.is_some_and(|it| it.is_judged()) || makes_room || is_over(parts, record.interaction.at)
 }
 
 /// The pair with the scores of both answers, the candidate's by what was said of the champion's where that speaks of

@@ -1,7 +1,7 @@
 //! Port: the store, the one source of truth.
 
 use crate::{
-    AbTest, Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, Feedback,
+    AbTest, Alias, AliasMove, Assessment, ErrorKind, ErrorPattern, Event, Experience, ExperienceId, Feedback,
     Interaction, InteractionId, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId,
     RolloutProgress, ShadowPair, ShadowPairId, TrainingRun, TrainingRunId, VersionNumber,
 };
@@ -20,7 +20,8 @@ pub struct InteractionRecord {
 /// Port: the store. One write, many reads; reads see every append that returned before they began.
 #[async_trait::async_trait]
 pub trait Store: Send + Sync {
-    /// Writes all of `events` or none, durably: when this returns `Ok`, a crash cannot lose them.
+    /// Writes all of `events` or none: when this returns `Ok`, the end of this process cannot lose them. Nor can a power
+    /// cut, but that a store may be set to let the latest answers, assessments and pairs go with it.
     ///
     /// `Conflict` when an interaction, feedback, version number or experience with the same id is already
     /// there, an [`AliasMove::from`] is not where the alias points, or a rollout or a test of versions has ended already; `NotFound` when feedback names an
@@ -32,6 +33,18 @@ pub trait Store: Send + Sync {
 
     /// One interaction with feedback and latest assessment. `NotFound` when there is none.
     async fn interaction(&self, id: InteractionId) -> Result<InteractionRecord>;
+
+    /// Those of `ids` that are there, each as [`Store::interaction`] gives it, in no certain order.
+    async fn interactions_of(&self, ids: &[InteractionId]) -> Result<Vec<InteractionRecord>> {
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.interaction(*id).await {
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                record => found.push(record?),
+            }
+        }
+        Ok(found)
+    }
 
     /// The latest `limit` interactions, newest first.
     async fn recent_interactions(&self, limit: usize) -> Result<Vec<InteractionRecord>>;
@@ -75,6 +88,18 @@ pub trait Store: Send + Sync {
 
     /// One pair as it was last recorded. `NotFound` when there is none.
     async fn shadow_pair(&self, id: ShadowPairId) -> Result<ShadowPair>;
+
+    /// Those of `ids` that are there, each as [`Store::shadow_pair`] gives it, in no certain order.
+    async fn shadow_pairs_of(&self, ids: &[ShadowPairId]) -> Result<Vec<ShadowPair>> {
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.shadow_pair(*id).await {
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                pair => found.push(pair?),
+            }
+        }
+        Ok(found)
+    }
 
     /// Up to `limit` pairs of `rollout` as they were last recorded, in `order`; of equal ones the older first.
     /// None for a rollout that is not there.

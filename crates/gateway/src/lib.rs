@@ -14,7 +14,7 @@
 //! * **The version is fixed when the request begins.** The `model` name is resolved once; that version
 //!   answers whatever is promoted meanwhile. `x-autoglm-model-version` names it, `x-request-id` is the
 //!   completion's `id`.
-//! * **An answer that was received is recorded.** The interaction is durable before a plain response is
+//! * **An answer that was received is recorded.** The interaction is recorded before a plain response is
 //!   sent and before the last chunk of a stream. If it cannot be recorded, the plain response is a 503 and
 //!   the stream ends with an error event instead of `[DONE]`.
 //! * **A client that goes away frees the engine.** The generation is cancelled and what there was of the

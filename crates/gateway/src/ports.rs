@@ -146,7 +146,7 @@ pub trait Recall: Send + Sync {
 /// Port: who wants to know that something was recorded. Called after the append returned, on the request's
 /// path: must return at once.
 pub trait Observer: Send + Sync {
-    /// An interaction is durable; the store gives it under its id.
+    /// An interaction is recorded; the store gives it under its id.
     fn interaction(&self, id: InteractionId);
 
     /// A piece of feedback is durable.

@@ -16,7 +16,7 @@ use crate::{
 
 impl Exchange {
     /// Records the choices in `from..` that have ended and were not recorded, in one append. When this
-    /// returns `Ok` they are durable.
+    /// returns `Ok` they are in the store.
     ///
     /// The append runs on a task of its own: a client that goes away meanwhile does not cut it short, so
     /// that every answer is recorded exactly once.

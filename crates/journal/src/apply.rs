@@ -168,7 +168,8 @@ async fn pattern(db: &mut impl Db, seq: i64, it: &ErrorPattern) -> Applied {
 }
 
 /// What pairs are sorted by is kept beside them: `$1` position, `$2` id, `$3` rollout, `$4` gain, `$5` distance.
-pub(crate) const SHADOW_PAIR: &str = "INSERT INTO shadow_pairs (first_seq, id, latest_seq, rollout, gain, distance)
+pub(crate) const SHADOW_PAIR: &str =
+    "INSERT INTO shadow_pairs (first_seq, id, latest_seq, rollout, gain, distance)
      VALUES ($1, $2, $1, $3, $4, $5)
      ON CONFLICT (id) DO UPDATE SET
         latest_seq = excluded.latest_seq, rollout = excluded.rollout, gain = excluded.gain,

@@ -63,6 +63,10 @@ pub trait Db: Send {
     const MOMENT: &'static str;
     /// The feedback on the interactions whose positions are `$1`, a JSON array: interaction, position, body.
     const FEEDBACK: &'static str;
+    /// The interactions whose ids are `$1`, a JSON array.
+    const INTERACTIONS_OF: &'static str;
+    /// The pairs whose ids are `$1`, a JSON array.
+    const PAIRS_OF: &'static str;
 
     /// What `statement` gives.
     fn rows<T: Row>(
@@ -90,10 +94,12 @@ pub trait Db: Send {
 
 /// Implements [`Db`] for the connection of an engine.
 macro_rules! db_of {
-    ($connection:ty, $moment:expr, $feedback:expr) => {
+    ($connection:ty, $moment:expr, $feedback:expr, $interactions:expr, $pairs:expr) => {
         impl $crate::db::Db for $connection {
             const MOMENT: &'static str = $moment;
             const FEEDBACK: &'static str = $feedback;
+            const INTERACTIONS_OF: &'static str = $interactions;
+            const PAIRS_OF: &'static str = $pairs;
 
             async fn rows<T: $crate::db::Row>(
                 &mut self,

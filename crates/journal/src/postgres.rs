@@ -20,13 +20,15 @@ use autoglm_domain::VersionNumber;
 use sqlx::PgConnection;
 
 use self::{address::Address, commit::Server};
-use crate::{Config, JournalError, SqlStore, db::db_of, store::Engine, writer::Writer};
+use crate::{Config, JournalError, SqlStore, db::db_of, read, store::Engine, writer::Writer};
 
 db_of!(
     PgConnection,
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     "SELECT f.interaction_seq, f.seq, e.json FROM json_array_elements_text($1::text::json) one
-    JOIN feedback f ON f.interaction_seq = one.value::bigint JOIN events e ON e.seq = f.seq ORDER BY f.seq"
+    JOIN feedback f ON f.interaction_seq = one.value::bigint JOIN events e ON e.seq = f.seq ORDER BY f.seq",
+    read::interaction_rows!("WHERE i.id IN (SELECT json_array_elements_text($1::text::json))"),
+    read::pair_rows!("WHERE p.id IN (SELECT json_array_elements_text($1::text::json))")
 );
 
 /// Notified with the latest position at each commit.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use autoglm_domain::{
-    Alias, Assessment, Cursor, ErrorPattern, Experience, ExperienceAmendment, Feedback, InteractionRecord,
-    RecordedEvent, VersionNumber,
+    Alias, Assessment, Cursor, ErrorPattern, Experience, ExperienceAmendment, Feedback, Id, IdKind,
+    InteractionRecord, RecordedEvent, VersionNumber,
 };
 use serde::de::DeserializeOwned;
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The columns of an interaction with its latest assessment.
-macro_rules! interactions {
+macro_rules! interaction_rows {
     ($rest:literal) => {
         concat!(
             "SELECT i.seq, e.json, a.seq, a.json FROM interactions i JOIN events e ON e.seq = i.seq
@@ -25,9 +25,19 @@ macro_rules! interactions {
     };
 }
 
-pub(crate) const INTERACTION: &str = interactions!("WHERE i.id = $1");
-pub(crate) const RECENT: &str = interactions!("ORDER BY i.seq DESC LIMIT $1");
-pub(crate) const AWAITING: &str = interactions!("WHERE i.awaiting > 0 ORDER BY i.awaiting DESC, i.seq LIMIT $1");
+/// Pairs as they were last recorded.
+macro_rules! pair_rows {
+    ($rest:literal) => {
+        concat!("SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq ", $rest)
+    };
+}
+
+pub(crate) use {interaction_rows, pair_rows};
+
+pub(crate) const INTERACTION: &str = interaction_rows!("WHERE i.id = $1");
+pub(crate) const RECENT: &str = interaction_rows!("ORDER BY i.seq DESC LIMIT $1");
+pub(crate) const AWAITING: &str =
+    interaction_rows!("WHERE i.awaiting > 0 ORDER BY i.awaiting DESC, i.seq LIMIT $1");
 pub(crate) const LAG: &str = "SELECT count(*) FROM interactions WHERE awaiting > 0";
 pub(crate) const EVENTS: &str =
     "SELECT seq, name, json, vector FROM events WHERE seq > $1 ORDER BY seq LIMIT $2";
@@ -65,8 +75,7 @@ pub(crate) const AB_TESTS: &str =
     "SELECT e.seq, e.json FROM ab_tests t JOIN events e ON e.seq = t.latest_seq ORDER BY t.first_seq";
 pub(crate) const AB_TEST: &str =
     "SELECT e.seq, e.json FROM ab_tests t JOIN events e ON e.seq = t.latest_seq WHERE t.id = $1";
-pub(crate) const PAIR: &str =
-    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq WHERE p.id = $1";
+pub(crate) const PAIR: &str = pair_rows!("WHERE p.id = $1");
 pub(crate) const OLDEST_PAIRS: &str =
     "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
     WHERE p.rollout = $1 ORDER BY p.first_seq LIMIT $2";
@@ -161,6 +170,12 @@ pub(crate) async fn interactions<D: Db>(
         })
     };
     rows.into_iter().map(record).collect()
+}
+
+/// Ids as a JSON array.
+pub(crate) fn list<K: IdKind>(ids: &[Id<K>]) -> String {
+    let ids: Vec<String> = ids.iter().map(|id| format!("\"{id}\"")).collect();
+    format!("[{}]", ids.join(","))
 }
 
 /// The feedback on each of `interactions`, oldest first.

@@ -25,11 +25,16 @@ use crate::{
     writer::{Append, Commit, Lane, Outcome, Writer, apply_batch},
 };
 
+/// Reading connections from the beginning; more are opened when they are asked for.
+const READERS_AT_ONCE: u32 = 2;
+
 db_of!(
     SqliteConnection,
     "BEGIN",
     "SELECT f.interaction_seq, f.seq, e.json FROM json_each($1) one
-    JOIN feedback f ON f.interaction_seq = one.value JOIN events e ON e.seq = f.seq ORDER BY f.seq"
+    JOIN feedback f ON f.interaction_seq = one.value JOIN events e ON e.seq = f.seq ORDER BY f.seq",
+    read::interaction_rows!("WHERE i.id IN (SELECT value FROM json_each($1))"),
+    read::pair_rows!("WHERE p.id IN (SELECT value FROM json_each($1))")
 );
 
 /// The engine of a [`SqliteStore`].
@@ -81,13 +86,22 @@ impl SqlStore<Sqlite> {
         config.validate()?;
         let at_path = |error: JournalError| error.while_opening(path);
         let (connection, options) = open::open(path, &config).await.map_err(at_path)?;
-        let readers = open::readers(path, &config, config.readers).await.map_err(at_path)?;
+        let readers =
+            open::readers(path, &config, READERS_AT_ONCE.min(config.readers)).await.map_err(at_path)?;
         let folding = Folding::start(options.clone());
-        let syncing = (config.fsync == Fsync::Interval).then(|| Syncing::start(path, config.fsync_interval()));
+        let syncing =
+            (config.fsync == Fsync::Interval).then(|| Syncing::start(path, config.fsync_interval()));
         let told = syncing.as_ref().map(Syncing::told);
         let splits = config.fsync != Fsync::Always;
-        let file =
-            File { connection: Some(connection), last: None, splits, waits: false, options, folding, syncing };
+        let file = File {
+            connection: Some(connection),
+            last: None,
+            splits,
+            waits: false,
+            options,
+            folding,
+            syncing,
+        };
         let writer = Writer::start(file, config.max_batch_appends, config.queue_appends);
         Ok(Self::over(Sqlite { path: path.to_path_buf(), syncing: told }, readers, Some(writer), &config))
     }
@@ -276,6 +290,8 @@ mod tests {
         let by_key = [
             INTERACTION,
             SqliteConnection::FEEDBACK,
+            SqliteConnection::INTERACTIONS_OF,
+            SqliteConnection::PAIRS_OF,
             EVENTS,
             EXPERIENCE_EVENTS,
             EXPERIENCE,

@@ -220,6 +220,11 @@ impl<E: Engine> Store for SqlStore<E> {
         Ok(found.ok_or_else(|| missing("interaction", id))?)
     }
 
+    async fn interactions_of(&self, ids: &[InteractionId]) -> Result<Vec<InteractionRecord>> {
+        let statement = <<E::Sql as Database>::Connection as Db>::INTERACTIONS_OF;
+        Ok(self.interactions(statement, (&read::list(ids)).into()).await?)
+    }
+
     async fn recent_interactions(&self, limit: usize) -> Result<Vec<InteractionRecord>> {
         Ok(self.interactions(read::RECENT, read::limit(limit)).await?)
     }
@@ -277,6 +282,11 @@ impl<E: Engine> Store for SqlStore<E> {
     async fn shadow_pair(&self, id: ShadowPairId) -> Result<ShadowPair> {
         let key = id.to_string();
         Ok(self.one(read::PAIR, (&key).into(), || missing("pair", id)).await?)
+    }
+
+    async fn shadow_pairs_of(&self, ids: &[ShadowPairId]) -> Result<Vec<ShadowPair>> {
+        let statement = <<E::Sql as Database>::Connection as Db>::PAIRS_OF;
+        Ok(read::bodies(&mut *self.reader().await?, statement, &[(&read::list(ids)).into()]).await?)
     }
 
     async fn shadow_pairs(

@@ -49,8 +49,7 @@ impl Duties {
     pub(super) async fn begin(parts: &Arc<Parts>) -> Result<Self> {
         let mut tasks = JoinSet::new();
         let unfinished = recover(parts, &mut tasks).await?;
-        let assessing =
-            Background::start("assess", learning_loop::assess_and_remember(Arc::clone(parts)))?;
+        let assessing = Background::start("assess", learning_loop::assess_and_remember(Arc::clone(parts)))?;
         tasks.spawn(learning_loop::learn(Arc::clone(parts), unfinished));
         tasks.spawn(proving::prove_live(Arc::clone(parts)));
         // A candidate may be on live traffic already.

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use autoglm_domain::{ErrorKind, InteractionId, InteractionRecord, Result, Timestamp};
+use autoglm_domain::{InteractionId, InteractionRecord, Result, Timestamp};
 
-use super::{MOST_OPEN, is_over, is_settled};
+use super::{MOST_OPEN, SETTLED_AT_ONCE, is_over, is_settled, too_many};
 use crate::node::Parts;
 
 /// What waits.
@@ -38,28 +38,39 @@ impl Settling {
         is_ours: impl Fn(&InteractionRecord) -> bool + Send,
         mut count: impl FnMut(&InteractionRecord) + Send,
     ) -> Result<()> {
-        let open = self.answers.len();
-        let due: Vec<InteractionId> = self
+        let too_many = too_many(self.answers.len());
+        let due: Vec<(InteractionId, bool)> = self
             .answers
             .iter()
-            .filter(|(id, since)| self.said.contains(id) || is_over(parts, **since, open))
-            .map(|(id, _)| *id)
+            .enumerate()
+            .map(|(place, (id, since))| (*id, place < too_many, *since))
+            .filter(|(id, makes_room, since)| *makes_room || self.said.contains(id) || is_over(parts, *since))
+            .map(|(id, makes_room, _)| (id, makes_room))
             .collect();
-        for id in due {
-            let record = match parts.store.interaction(id).await {
-                Err(error) if error.kind == ErrorKind::NotFound => None,
-                record => Some(record?),
-            };
-            let ours = record.filter(|record| is_ours(record));
-            if ours.as_ref().is_some_and(|record| !is_settled(parts, record, open)) {
-                continue;
-            }
-            self.answers.remove(&id);
-            self.said.remove(&id);
-            if let Some(record) = ours {
-                count(&record);
+        for some in due.chunks(SETTLED_AT_ONCE) {
+            let mut records = records_of(parts, some.iter().map(|(id, _)| *id)).await?;
+            for (id, makes_room) in some {
+                // What is not there, or none of ours, waits for nothing.
+                let ours = records.remove(id).filter(|record| is_ours(record));
+                if ours.as_ref().is_some_and(|record| !is_settled(parts, record, *makes_room)) {
+                    continue;
+                }
+                self.answers.remove(id);
+                self.said.remove(id);
+                if let Some(record) = ours {
+                    count(&record);
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What the store has of `ids`.
+pub(super) async fn records_of(
+    parts: &Parts,
+    ids: impl Iterator<Item = InteractionId>,
+) -> Result<BTreeMap<InteractionId, InteractionRecord>> {
+    let records = parts.store.interactions_of(&ids.collect::<Vec<_>>()).await?;
+    Ok(records.into_iter().map(|record| (record.interaction.id, record)).collect())
 }

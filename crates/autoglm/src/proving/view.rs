@@ -9,13 +9,14 @@ use autoglm_domain::{
 use autoglm_rollout::{Arm, Observation, StageAnalysis, StageResult};
 
 use super::{
-    BASELINE, Inbox, MOST_OPEN, RECORD_MS, arm, doors::is_passed, is_over, is_settled, judge, observed,
-    settling::Settling, spent::Spent,
+    BASELINE, Inbox, MOST_OPEN, RECORD_MS, SETTLED_AT_ONCE, arm,
+    doors::is_passed,
+    is_over, is_settled, judge, observed,
+    settling::{Settling, records_of},
+    spent::Spent,
+    too_many,
 };
 use crate::node::Parts;
-
-/// Pairs that are put on record together.
-const SETTLED_AT_ONCE: usize = 64;
 
 /// One stage of one rollout as it is looked at.
 pub(super) struct View {
@@ -105,26 +106,35 @@ impl View {
 
     /// Gives pairs to the analysis, oldest first, each once its champion's answer is settled.
     async fn settle_pairs(&mut self, parts: &Parts) -> Result<()> {
-        let due: Vec<InteractionId> = self
+        let too_many = too_many(self.pairs.len());
+        let due: Vec<(InteractionId, ShadowPairId, bool)> = self
             .pairs
             .iter()
-            .filter(|(id, (_, since))| {
+            .enumerate()
+            .filter(|(place, (id, (_, since)))| {
                 let heard = self.settling.said.contains(id) || self.preferred.contains_key(id);
                 let awaited = self.asked.contains(id) && !self.preferred.contains_key(id);
-                (heard && !awaited) || is_over(parts, *since, self.pairs.len())
+                (heard && !awaited) || *place < too_many || is_over(parts, *since)
             })
-            .map(|(id, _)| *id)
+            .map(|(place, (id, (pair, _)))| (*id, *pair, place < too_many))
             .collect();
         for some in due.chunks(SETTLED_AT_ONCE) {
-            let mut judged = Vec::with_capacity(some.len());
-            for id in some {
-                let record = parts.store.interaction(*id).await?;
-                let Some((pair, _)) = self.pairs.get(id) else { continue };
-                if !is_settled(parts, &record, self.pairs.len()) {
-                    continue;
-                }
-                let mut pair = judge(parts, parts.store.shadow_pair(*pair).await?, &record).await?;
-                pair.preference = self.preferred.get(id).copied().flatten().or(pair.preference);
+            let records = records_of(parts, some.iter().map(|(id, ..)| *id)).await?;
+            let settled: Vec<ShadowPairId> = some
+                .iter()
+                .filter(|(id, _, makes_room)| {
+                    records.get(id).is_some_and(|record| is_settled(parts, record, *makes_room))
+                })
+                .map(|(_, pair, _)| *pair)
+                .collect();
+            let mut judged = Vec::with_capacity(settled.len());
+            let mut pairs = parts.store.shadow_pairs_of(&settled).await?;
+            pairs.sort_by_key(|pair| pair.interaction);
+            for pair in pairs {
+                let Some(record) = records.get(&pair.interaction) else { continue };
+                let id = pair.interaction;
+                let mut pair = judge(parts, pair, record).await?;
+                pair.preference = self.preferred.get(&id).copied().flatten().or(pair.preference);
                 judged.push(pair);
             }
             let events = judged.iter().map(|pair| Event::ShadowPair(Box::new(pair.clone()))).collect();

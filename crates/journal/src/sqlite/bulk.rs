@@ -48,9 +48,8 @@ fn interactions(rows: usize) -> String {
 /// row.
 fn pairs(rows: usize) -> String {
     let at = |n: usize, place: usize| format!("${}", n * 7 + place);
-    let of_row = |n| {
-        format!("({}, {}, {}, {}, {}, {})", at(n, 1), at(n, 7), at(n, 1), at(n, 6), at(n, 4), at(n, 5))
-    };
+    let of_row =
+        |n| format!("({}, {}, {}, {}, {}, {})", at(n, 1), at(n, 7), at(n, 1), at(n, 6), at(n, 4), at(n, 5));
     let marks = values(rows, of_row);
     let pairs = SHADOW_PAIR.replacen("($1, $2, $1, $3, $4, $5)", &marks, 1);
     format!("{}; {pairs}", events("shadow_pair", rows, at))

@@ -105,7 +105,11 @@ fn options(path: &Path, config: &Config) -> SqliteConnectOptions {
         .busy_timeout(config.busy_timeout())
         .foreign_keys(true)
         // In WAL mode only FULL makes a commit wait for the disk: https://www.sqlite.org/pragma.html#pragma_synchronous
-        .synchronous(if config.fsync == Fsync::Always { SqliteSynchronous::Full } else { SqliteSynchronous::Normal })
+        .synchronous(if config.fsync == Fsync::Always {
+            SqliteSynchronous::Full
+        } else {
+            SqliteSynchronous::Normal
+        })
         .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
         // The writer has one for each number of rows.
         .statement_cache_capacity(STATEMENTS)

@@ -204,6 +204,10 @@ async fn interactions_come_with_all_that_was_said(store: &impl Store) {
         |n| InteractionRecord { interaction: samples::interaction(n), feedback: vec![], assessment: None };
     let fourth = InteractionRecord { feedback: vec![samples::feedback(13, 4)], ..bare(4) };
     assert_eq!(store.interaction(id(2)).await, Ok(second.clone()));
+    let mut some = store.interactions_of(&[id(4), id(99), id(2)]).await.unwrap();
+    some.sort_by_key(|it| it.interaction.id);
+    assert_eq!(some, [second.clone(), fourth.clone()]);
+    assert_eq!(store.interactions_of(&[]).await, Ok(vec![]));
     assert_eq!(store.recent_interactions(3).await, Ok(vec![fourth.clone(), bare(3), second.clone()]));
     let all = store.recent_interactions(usize::MAX).await;
     assert_eq!(all, Ok(vec![fourth, bare(3), second, bare(1)]));
@@ -359,6 +363,9 @@ async fn pairs_of_a_rollout_come_in_the_order_asked_for(store: &impl Store) {
     assert_eq!(store.shadow_pair(id(1)).await, Ok(first));
     assert_eq!(store.shadow_pair(id(9)).await, Ok(samples::shadow_pair(9, 2, 0.0, 1.0)));
     assert_eq!(store.shadow_pair(id(4)).await.unwrap_err().kind, ErrorKind::NotFound);
+    let mut some = store.shadow_pairs_of(&[id(9), id(4), id(1)]).await.unwrap();
+    some.sort_by_key(|it| it.id);
+    assert_eq!(some, [samples::shadow_pair(1, 1, 0.0, 0.1), samples::shadow_pair(9, 2, 0.0, 1.0)]);
     let mut odd = samples::shadow_pair(4, 1, 1.0, 0.0);
     odd.diff.distance = f64::NAN;
     assert_eq!(refused(store, vec![Event::ShadowPair(Box::new(odd))]).await, ErrorKind::Invalid);
