@@ -49,8 +49,12 @@ impl Answering {
         let seed = ids.next_uuid().as_u64_pair().1;
         if settings.upstream.is_set() {
             let embeds_elsewhere = !settings.upstream.embedding_model.is_empty();
-            let local =
-                if embeds_elsewhere && !has_local_copy(settings) { None } else { Some(load().await?) };
+            let local = if embeds_elsewhere && !has_local_copy(settings) {
+                use_small_pages();
+                None
+            } else {
+                Some(load().await?)
+            };
             return Self::with_upstream(settings, local, clock, seed).await;
         }
         let (model, codec) = load().await?;
@@ -113,6 +117,15 @@ impl Answering {
             trainer,
             no_training,
         })
+    }
+}
+
+/// Pages of 2 MiB make a pass through weights quicker. Where there are none in this process they only round up what many
+/// small things take, by some 35 MB.
+fn use_small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "the system keeps giving large pages");
     }
 }
 
