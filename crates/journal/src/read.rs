@@ -76,15 +76,10 @@ pub(crate) const AB_TESTS: &str =
 pub(crate) const AB_TEST: &str =
     "SELECT e.seq, e.json FROM ab_tests t JOIN events e ON e.seq = t.latest_seq WHERE t.id = $1";
 pub(crate) const PAIR: &str = pair_rows!("WHERE p.id = $1");
-pub(crate) const OLDEST_PAIRS: &str =
-    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
-    WHERE p.rollout = $1 ORDER BY p.first_seq LIMIT $2";
-pub(crate) const WORST_PAIRS: &str =
-    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
-    WHERE p.rollout = $1 ORDER BY p.gain, p.first_seq LIMIT $2";
+pub(crate) const OLDEST_PAIRS: &str = pair_rows!("WHERE p.rollout = $1 ORDER BY p.first_seq LIMIT $2");
+pub(crate) const WORST_PAIRS: &str = pair_rows!("WHERE p.rollout = $1 ORDER BY p.gain, p.first_seq LIMIT $2");
 pub(crate) const MOST_DIFFERENT_PAIRS: &str =
-    "SELECT e.seq, e.json FROM shadow_pairs p JOIN events e ON e.seq = p.latest_seq
-    WHERE p.rollout = $1 ORDER BY p.distance DESC, p.first_seq LIMIT $2";
+    pair_rows!("WHERE p.rollout = $1 ORDER BY p.distance DESC, p.first_seq LIMIT $2");
 pub(crate) const PROGRESS: &str =
     "SELECT e.seq, e.json FROM rollout_progress p JOIN events e ON e.seq = p.seq
     WHERE p.rollout = $1 ORDER BY p.seq DESC LIMIT $2";

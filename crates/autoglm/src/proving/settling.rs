@@ -43,9 +43,10 @@ impl Settling {
             .answers
             .iter()
             .enumerate()
-            .map(|(place, (id, since))| (*id, place < too_many, *since))
-            .filter(|(id, makes_room, since)| *makes_room || self.said.contains(id) || is_over(parts, *since))
-            .map(|(id, makes_room, _)| (id, makes_room))
+            .filter(|(place, (id, since))| {
+                *place < too_many || self.said.contains(id) || is_over(parts, **since)
+            })
+            .map(|(place, (id, _))| (*id, place < too_many))
             .collect();
         for some in due.chunks(SETTLED_AT_ONCE) {
             let mut records = records_of(parts, some.iter().map(|(id, _)| *id)).await?;
