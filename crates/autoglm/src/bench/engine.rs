@@ -433,7 +433,7 @@ mod tests {
         for figure in &report.figures {
             assert!(figure.tokens_per_s > 0.0 && figure.slowest <= figure.fastest, "{figure:?}");
         }
-        // Eight sequences decode faster than one after the other.
-        assert!(report.figures[2].tokens_per_s > report.figures[1].tokens_per_s);
+        // Eight sequences decode faster than one after the other; the fastest repetition is the least disturbed one.
+        assert!(report.figures[2].fastest > report.figures[1].fastest);
     }
 }

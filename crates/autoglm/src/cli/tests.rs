@@ -350,13 +350,12 @@ async fn looking_makes_no_data_directory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_server_train_and_chat_say_so() {
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let server = format!("127.0.0.1:{port}");
+    // A port that nobody is given who asks for a free one.
+    let server = "127.0.0.1:1";
     for arguments in
         [&["train"][..], &["chat", "hello"], &["rollouts", "start", "v1"], &["rollouts", "abort"]]
     {
-        let error = command(&[&["autoglm"], arguments, &["--server", &server]].concat()).await.error.unwrap();
+        let error = command(&[&["autoglm"], arguments, &["--server", server]].concat()).await.error.unwrap();
         assert_eq!(error.kind, ErrorKind::Unavailable);
         assert_eq!(error.message, format!("no server answers at http://{server}"));
     }

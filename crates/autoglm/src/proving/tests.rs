@@ -24,11 +24,7 @@ async fn host(policy: RolloutPolicy) -> (Host, [VersionNumber; 2]) {
 }
 
 async fn host_with(mut settings: Settings) -> (Host, [VersionNumber; 2]) {
-    settings.rollout = RolloutPolicy { live: true, settle_s: 5, ..settings.rollout };
-    start(settings).await
-}
-
-async fn start(settings: Settings) -> (Host, [VersionNumber; 2]) {
+    settings.rollout.live = true;
     let host = Host::start(settings).await.unwrap();
     let versions =
         [host.teach(WORDS[0], 40).await.unwrap().number, host.teach(WORDS[1], 40).await.unwrap().number];
@@ -39,13 +35,14 @@ async fn start(settings: Settings) -> (Host, [VersionNumber; 2]) {
     (host, versions)
 }
 
-/// Accuracy alone, judged by what users say.
+/// Accuracy alone, judged by what users say. What is waited for is waited for longer than a busy machine takes.
 fn accuracy(config: MetricConfig) -> RolloutPolicy {
-    let mut policy = RolloutPolicy { alpha: 0.05, ..RolloutPolicy::default() };
+    let mut policy = RolloutPolicy { alpha: 0.05, settle_s: 30, ..RolloutPolicy::default() };
     policy.metrics = [("accuracy".to_owned(), config)].into();
     policy.shadow.share = 1.0;
     policy.shadow.min_pairs = 5;
     policy.shadow.max_pairs = 200;
+    policy.shadow.deadline_ms = 30_000;
     policy.canary.steps = vec![50.0];
     policy.canary.min_requests = 5;
     policy.canary.min_s = 0;
@@ -64,6 +61,7 @@ async fn begin(host: &Host, [champion, candidate]: [VersionNumber; 2]) -> Rollou
         false => stage.canary(50.0, parts.clock.now()).await.unwrap().rollout().clone(),
     };
     parts.traffic.follow(&rollout);
+    parts.proving.begun();
     rollout.id
 }
 
@@ -384,7 +382,7 @@ fn gated(
         questions: questions.to_vec(),
         secret_env: String::new(),
         secret_file,
-        timeout_ms: 2000,
+        timeout_ms: 20_000,
     };
     let mut settings = Settings { rollout: policy, ..Settings::default() };
     settings.webhook.gates.insert("quality".into(), gate);

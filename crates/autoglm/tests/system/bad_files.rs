@@ -157,7 +157,7 @@ fn a_stream_with_a_broken_line_is_refused_or_goes_on_without_it() {
     let (stream, out) = (folder.join("stream.jsonl"), folder.join("out"));
     std::fs::write(&stream, BROKEN).unwrap();
     let demo = |more: &[&str]| {
-        let mut command = with_folder(&["demo", "--minutes", "0.1", "--no-spoil", "--out"], &out);
+        let mut command = with_folder(&["demo", "--minutes", "0.3", "--no-spoil", "--out"], &out);
         command.arg("--stream").arg(&stream).args(more);
         command
     };

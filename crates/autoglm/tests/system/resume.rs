@@ -1,6 +1,9 @@
 //! A training run that the end of the process cuts short goes on with the next one.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -32,7 +35,16 @@ async fn reaches(server: &Server, step: u64) -> (String, u64) {
             return (run["run"].as_str().unwrap().to_owned(), done);
         }
         assert!(begin.elapsed() < PATIENCE, "never at step {step}: {status}\n{}", server.log());
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until the run has left a checkpoint.
+async fn is_kept(checkpoint: &Path) {
+    let begin = Instant::now();
+    while !checkpoint.exists() {
+        assert!(begin.elapsed() < PATIENCE, "{} never comes", checkpoint.display());
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -49,11 +61,12 @@ async fn a_run_goes_on_after_a_kill_and_after_a_stop() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     // With everything that changes how it trains.
-    let settings = [settings("60"), EVERYTHING.to_vec()].concat();
+    let settings = [settings("200"), EVERYTHING.to_vec()].concat();
     let server = Server::start(&data, &settings).await;
     server.teach(24).await;
     server.order("/v1/autoglm/train", serde_json::json!({"reason": "test"})).await;
     let (id, killed_at) = reaches(&server, 6).await;
+    is_kept(&data.join("checkpoint").join(&id)).await;
     server.kill();
     assert_eq!(run(&data, &id)["state"], "running");
 
@@ -69,7 +82,7 @@ async fn a_run_goes_on_after_a_kill_and_after_a_stop() {
     assert!(went_on_at > stopped_at, "it stopped at {stopped_at} and goes on at {went_on_at}");
     server.idle().await;
     let ended = run(&data, &id);
-    assert_eq!((&ended["state"], ended["metrics"]["steps"].as_f64()), (&"succeeded".into(), Some(60.0)));
+    assert_eq!((&ended["state"], ended["metrics"]["steps"].as_f64()), (&"succeeded".into(), Some(200.0)));
     assert_eq!(std::fs::read_dir(data.join("checkpoint")).unwrap().count(), 0);
     let version = read_json(&data, &["versions", "show", "v1"]);
     let hyper = version.pointer("/version/hyper").or_else(|| version.get("hyper")).unwrap();
@@ -88,8 +101,9 @@ async fn a_run_whose_checkpoint_is_damaged_is_cancelled() {
     server.teach(24).await;
     server.order("/v1/autoglm/train", serde_json::json!({"reason": "test"})).await;
     let (id, _) = reaches(&server, 3).await;
-    server.kill();
     let checkpoint = data.join("checkpoint").join(&id);
+    is_kept(&checkpoint).await;
+    server.kill();
     let mut state = std::fs::read(&checkpoint).unwrap();
     let middle = state.len() / 2;
     state[middle] ^= 1;

@@ -139,7 +139,7 @@ async fn what_is_corrected_is_trained_here_and_answers_there() {
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     // The server looks at the store twice a second.
     let mut answer = weights(&server, "champion", "a question about weather").await;
-    for _ in 0..40 {
+    for _ in 0..400 {
         if answer.1 == "v0" {
             break;
         }

@@ -213,6 +213,8 @@ pub(crate) struct MemoryStore {
     pub(crate) feedback: Mutex<Vec<Feedback>>,
     pub(crate) broken: AtomicBool,
     pub(crate) delay_ms: AtomicU64,
+    /// Appends that have begun, before their delay.
+    pub(crate) begun: AtomicUsize,
     pub(crate) appends: AtomicUsize,
 }
 
@@ -232,6 +234,7 @@ impl MemoryStore {
 #[async_trait::async_trait]
 impl Store for MemoryStore {
     async fn append(&self, events: Vec<Event>) -> Result<()> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let delay_ms = self.delay_ms.load(Ordering::SeqCst);
         if delay_ms > 0 {
             tokio::time::sleep(Duration::from_millis(delay_ms)).await;

@@ -78,7 +78,7 @@ async fn a_client_that_leaves_during_the_append_leaves_one_record() {
     let body = json!({"messages": [{"role": "user", "content": "hello"}]}).to_string();
     let request = Request::post("/v1/chat/completions").body(Body::from(body)).unwrap();
     let answering = tokio::spawn(gateway.router().oneshot(request));
-    tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    eventually("the append begins", || doubles.store.begun.load(Ordering::SeqCst) > 0).await;
     answering.abort();
     eventually("the record", || !doubles.store.all().is_empty()).await;
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;

@@ -118,12 +118,18 @@ async fn cut_short_at_any_moment_everything_is_there_once() {
         let count = 1 + random(90);
         world.asked(next..next + count).await;
         next += count;
-        let feed = world.feed();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.unwrap();
+        let feed = {
+            let _inside = runtime.enter();
+            world.feed()
+        };
         tokio::time::sleep(Duration::from_millis(random(40))).await;
         feed.abort();
         let _ = feed.await;
-        // What the threads of the file system still do is done.
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        // Threads of the file system write on after that; the end of their runtime waits for them.
+        let end = move || runtime.shutdown_timeout(Duration::from_secs(20));
+        tokio::task::spawn_blocking(end).await.unwrap();
     }
     let last = world.store.last_seq().await.unwrap();
     let feed = world.feed();

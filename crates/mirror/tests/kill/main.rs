@@ -24,6 +24,7 @@ use autoglm_domain::{Cursors as _, Store as _};
 use autoglm_doubles::{KafkaBroker, lake_python};
 use autoglm_journal::{Config, SqliteStore};
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::oneshot;
 
 use self::child::{BROKERS, FOLDER, START, STRIDE};
 
@@ -45,7 +46,11 @@ async fn killed_at_random_moments_both_mirrors_have_what_was_acknowledged_once()
         let before = acknowledged.len();
         let moment = Duration::from_millis(random.random_range(0..1500));
         let mut child = start(folder.path(), &broker.brokers(), round * STRIDE);
-        let numbers = read_numbers(&mut child);
+        let (numbers, first) = read_numbers(&mut child);
+        // Every third one is killed wherever it is by then; a busy machine has others write before.
+        if round % 3 != 2 {
+            acknowledges(first).await;
+        }
         tokio::time::sleep(moment).await;
         if broker_dies {
             broker.kill();
@@ -68,7 +73,8 @@ async fn killed_at_random_moments_both_mirrors_have_what_was_acknowledged_once()
     }
     // Undisturbed, it catches up.
     let mut child = start(folder.path(), &broker.brokers(), kills * STRIDE);
-    let numbers = read_numbers(&mut child);
+    let (numbers, first) = read_numbers(&mut child);
+    acknowledges(first).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     std::fs::write(folder.path().join("quiet"), "").unwrap();
     let last = caught_up(folder.path()).await;
@@ -119,12 +125,31 @@ fn start(folder: &Path, brokers: &str, start: u64) -> std::process::Child {
         .unwrap()
 }
 
-/// Takes in the numbers that the child prints, so that its pipe never fills up.
-fn read_numbers(child: &mut std::process::Child) -> std::thread::JoinHandle<Vec<u64>> {
+/// Takes in the numbers that the child prints, so that its pipe never fills up, and tells of the first.
+fn read_numbers(
+    child: &mut std::process::Child,
+) -> (std::thread::JoinHandle<Vec<u64>>, oneshot::Receiver<()>) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    std::thread::spawn(move || {
-        lines.filter_map(|line| line.rsplit_once("acknowledged ")?.1.parse().ok()).collect()
-    })
+    let (tell, first) = oneshot::channel();
+    let mut tell = Some(tell);
+    let numbers = std::thread::spawn(move || {
+        let mut numbers: Vec<u64> = Vec::new();
+        for line in lines {
+            if let Some(number) = line.rsplit_once("acknowledged ").and_then(|(_, it)| it.parse().ok()) {
+                numbers.push(number);
+                if let Some(tell) = tell.take() {
+                    let _ = tell.send(());
+                }
+            }
+        }
+        numbers
+    });
+    (numbers, first)
+}
+
+/// Waits for the first number.
+async fn acknowledges(first: oneshot::Receiver<()>) {
+    tokio::time::timeout(Duration::from_secs(120), first).await.unwrap().unwrap();
 }
 
 /// Waits until both cursors are at the journal's end; where that is.

@@ -1,6 +1,6 @@
 //! The circuit breaker before a real socket.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use autoglm_domain::{Clock, Generator as _, Later, ManualClock, Timestamp};
 use autoglm_upstream::{CircuitConfig, CircuitState, Config, RetryConfig, Upstream};
@@ -35,13 +35,11 @@ async fn an_upstream_that_fails_is_left_alone_and_found_again_by_a_probe() {
         assert!(ask(&upstream).await.unwrap_err().message.contains("boom"));
     }
     assert_eq!(upstream.circuit(), CircuitState::Open);
-    let begin = Instant::now();
     for _ in 0..100 {
         let refused = ask(&upstream).await.unwrap_err();
         assert_eq!(refused.later, Some(Later::Down { after_s: 5 }));
         assert!(refused.message.ends_with("failed too often and is left alone"), "{refused}");
     }
-    assert!(begin.elapsed().as_millis() < 1000, "{:?}", begin.elapsed());
     assert_eq!(server.seen().len(), 3, "nothing was sent");
     clock.advance_ms(5000);
     assert_eq!(ask(&upstream).await.unwrap().text, "hello world");

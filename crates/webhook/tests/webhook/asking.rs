@@ -17,7 +17,7 @@ fn gates(secret: &SecretFile, addresses: &[(&str, &str, &[Question])]) -> Gates 
             questions: questions.to_vec(),
             secret_env: String::new(),
             secret_file: secret.0.clone(),
-            timeout_ms: 300,
+            timeout_ms: 5000,
         };
         ((*name).to_owned(), gate)
     };
@@ -73,7 +73,7 @@ async fn silence_and_failures_are_no_answer() {
     let gates = gates(&secret, &[("slow", &address, &[Question::Rollback])]);
     let ask = || async { gates.ask(&inquiry(Question::Rollback)).await };
     let later = |reason: &str| Say::Later { reason: reason.to_owned() };
-    assert_eq!(ask().await, later("`slow` did not answer: no answer within 300 ms"));
+    assert_eq!(ask().await, later("`slow` did not answer: no answer within 5000 ms"));
     assert_eq!(ask().await, later("`slow` answered 503"));
     assert_eq!(ask().await, later("`slow` answered neither yes nor no"));
     assert_eq!(ask().await, Say::Refused { by: "slow".into(), reason: "without a reason".into() });

@@ -1,6 +1,9 @@
 //! News: all of it, in order, also to a receiver that was away.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use autoglm_domain::{Clock, Cursor, Cursors, ManualClock, Store, Timestamp};
 use autoglm_webhook::{Config, Follower, HookConfig, NoticeKind};
@@ -30,7 +33,8 @@ impl World {
             events,
             secret_env: String::new(),
             secret_file: self.secret.0.clone(),
-            timeout_ms: 300,
+            // A machine may be busy; one attempt is silent on purpose, and is waited for as long.
+            timeout_ms: 5000,
         };
         let config = Config {
             hooks: [("a".to_owned(), hook)].into(),
@@ -49,6 +53,15 @@ impl World {
     /// Waits until the hook begins to hear.
     async fn begun(&self) {
         while self.journal.store.cursors().await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until it is kept that everything up to `seq` was taken.
+    async fn kept(&self, seq: i64) {
+        let begin = Instant::now();
+        while self.journal.store.cursor("webhook-a").await.unwrap() != Some(Cursor::at(seq)) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "the cursor never comes to {seq}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -81,6 +94,8 @@ async fn a_receiver_that_was_down_over_a_restart_gets_what_it_missed_once() {
     world.begun().await;
     world.journal.promote(0, 1, NOW).await;
     assert_eq!(receiver.taken(1).await, [4]);
+    // It was taken before its sender knows, and what its sender does not know it sends again.
+    world.kept(4).await;
     drop(serving);
     world.journal.promote(1, 2, NOW).await;
     world.journal.promote(2, 3, NOW).await;

@@ -1,5 +1,10 @@
 //! Lakes as the mirror writes them, asked by us and by others.
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
 use autoglm_domain::{Cursors as _, Event, Mirror as _, Span, Store as _};
 use autoglm_doubles::{MemoryStore, S3Server, lake_python, run_python, samples};
 use autoglm_lake::{Config, Lake};
@@ -192,8 +197,14 @@ async fn what_is_written_meanwhile_changes_nothing_but_how_far_it_goes() {
     let mut world = World::new(&folder.path().display().to_string(), &[]);
     let config = world.config.clone();
     const LAST: u64 = 6000;
+    let answers = Arc::new(AtomicU64::new(0));
+    let heard = Arc::clone(&answers);
     let writer = tokio::spawn(async move {
         for first in (1..LAST).step_by(23) {
+            // However slow the answers are, there are twenty of them before everything is written.
+            while heard.load(Ordering::SeqCst) < first / 300 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             world.write(asked(first..(first + 23).min(LAST + 1))).await;
         }
     });
@@ -203,6 +214,7 @@ async fn what_is_written_meanwhile_changes_nothing_but_how_far_it_goes() {
         let files = LakeFiles::open(&config).unwrap();
         let sql = "select count(*), count(distinct seq), max(seq) from interaction";
         let answered = query(files, sql, 10).await.unwrap();
+        answers.fetch_add(1, Ordering::SeqCst);
         let row = json!(answered.answer.rows)[0].clone();
         let count = row[0].as_u64().unwrap();
         if count > 0 {

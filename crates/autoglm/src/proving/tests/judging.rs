@@ -81,7 +81,7 @@ fn settings(base: &str, labels: PathBuf, metric: &str) -> Settings {
     let mut settings = Settings { rollout: policy, ..Settings::default() };
     settings.evaluate.judge.base_url = base.to_owned();
     settings.evaluate.judge.labels = Some(labels);
-    settings.evaluate.judge.timeout_ms = 1000;
+    settings.evaluate.judge.timeout_ms = 20_000;
     settings
 }
 
@@ -100,17 +100,16 @@ async fn standing(host: &Host) -> JudgeStanding {
 async fn a_judge_that_agrees_with_people_decides_a_rollout_that_nobody_speaks_of() {
     let (_folder, labels) = labels();
     let mut settings = settings(&Double::Knows.start().await, labels, "judge");
-    settings.rollout.settle_s = 1;
-    let (host, versions) = {
-        let rollout = RolloutPolicy { live: true, ..settings.rollout.clone() };
-        start(Settings { rollout, ..settings }).await
-    };
+    // Where nobody speaks every pair waits for so long, and the judge has to be done with it by then.
+    settings.rollout.settle_s = 8;
+    let (host, versions) = host_with(settings).await;
     let known = standing(&host).await;
     assert!(known.trusted && known.pairs == 40 && known.kappa > 0.999, "{known:?}");
     let id = begin(&host, versions).await;
     let client = host.client().unwrap();
     let mut state = None;
-    for utterance in host.stream.tasks.iter().flat_map(|task| &task.traffic).take(500) {
+    let utterances: Vec<_> = host.stream.tasks.iter().flat_map(|task| &task.traffic).collect();
+    for utterance in utterances.into_iter().cycle().take(2000) {
         let asking = Asking { recall: Some(RecallMode::Off), ..Asking::default() };
         client.ask(utterance, asking).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -143,7 +142,6 @@ async fn our_own_server_as_a_judge_that_likes_a_place_is_not_believed() {
     let (_folder, labels) = labels();
     let mut settings = settings(&format!("{}/v1", judge.base_url), labels, "accuracy");
     settings.evaluate.judge.model = "champion".into();
-    settings.evaluate.judge.timeout_ms = 20_000;
     let (host, versions) = host_with(settings).await;
     let known = standing(&host).await;
     assert!(!known.trusted && known.kappa.abs() < 0.3, "{known:?}");
@@ -161,7 +159,11 @@ async fn our_own_server_as_a_judge_that_likes_a_place_is_not_believed() {
 async fn a_judge_that_fails_leaves_pairs_unjudged_and_nothing_else_changes() {
     for double in [Double::Fails, Double::Rambles, Double::Hangs] {
         let (_folder, labels) = labels();
-        let (host, versions) = host_with(settings(&double.start().await, labels, "accuracy")).await;
+        let mut settings = settings(&double.start().await, labels, "accuracy");
+        // A pair that the judge never speaks of waits for all of it.
+        settings.rollout.settle_s = 5;
+        settings.evaluate.judge.timeout_ms = 1000;
+        let (host, versions) = host_with(settings).await;
         let id = begin(&host, versions).await;
         let (_, state) = converse(&host, id, WORDS[1]).await;
         assert_eq!(outcome(&state).0, Outcome::Promote, "{double:?}: {state:?}");

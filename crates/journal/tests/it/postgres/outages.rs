@@ -85,7 +85,7 @@ async fn appends_wait_through_restarts_and_kills_and_none_is_lost_or_doubled() {
 #[tokio::test]
 async fn a_server_that_stays_away_makes_appends_and_reads_unavailable_until_it_is_back() {
     let Some(database) = Database::server() else { return };
-    let impatient = Config { outage_ms: 300, busy_timeout_ms: 100, ..Config::default() };
+    let impatient = Config { outage_ms: 1500, busy_timeout_ms: 100, ..Config::default() };
     let store = database.open_with(impatient).await;
     store.append(append_of(1)).await.unwrap();
     database.server.lock().stop();
@@ -95,7 +95,7 @@ async fn a_server_that_stays_away_makes_appends_and_reads_unavailable_until_it_i
     assert!(error.message.starts_with("Postgres at `127.0.0.1:"), "{error}");
     assert!(error.message.contains("does not answer: "), "{error}");
     assert!(error.hint.is_some());
-    assert!(begin.elapsed() >= Duration::from_millis(300), "it did not wait");
+    assert!(begin.elapsed() >= Duration::from_millis(1500), "it did not wait");
     let error = store.recent_interactions(1).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
     database.server.lock().resume();
@@ -129,7 +129,7 @@ async fn a_writer_that_hangs_on_to_the_lock_makes_others_unavailable_and_then_lo
     store.append(append_of(1)).await.unwrap();
     let mut other = database.session().await;
     sqlx::raw_sql(
-        "SET idle_in_transaction_session_timeout = '600ms'; BEGIN; SELECT * FROM autoglm.head FOR UPDATE",
+        "SET idle_in_transaction_session_timeout = '5s'; BEGIN; SELECT * FROM autoglm.head FOR UPDATE",
     )
     .execute(&mut other)
     .await
@@ -141,7 +141,7 @@ async fn a_writer_that_hangs_on_to_the_lock_makes_others_unavailable_and_then_lo
     assert_eq!(store.assessment_lag().await, Ok(1));
     let begin = Instant::now();
     while store.append(append_of(2)).await.is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "the lock is never given up");
+        assert!(begin.elapsed() < Duration::from_secs(30), "the lock is never given up");
     }
     assert_eq!(whole_appends(&store).await, [1, 2]);
 }
