@@ -110,6 +110,8 @@ pub(crate) struct Parts {
     pub(crate) judging: Judging,
     pub(crate) proving: Proving,
     pub(crate) doors: Arc<Doors>,
+    /// Held while an announced model is taken in.
+    announced: tokio::sync::Mutex<()>,
     /// How far followers of the journal are.
     cursors: Arc<dyn Cursors>,
     /// Who hears of versions.
@@ -326,6 +328,7 @@ async fn open_parts(mut settings: Settings) -> Result<Parts> {
         judging: Judging::open(&settings, &clock, ids.next_uuid().as_u64_pair().1)?,
         proving: Proving::default(),
         doors,
+        announced: tokio::sync::Mutex::default(),
         cursors,
         hooks,
         mlflow,

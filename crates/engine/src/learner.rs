@@ -53,16 +53,21 @@ pub(crate) fn training_pool(threads: usize, in_background: bool) -> Result<rayon
         .num_threads(threads)
         .thread_name(|at| format!("train-{at}"))
         .start_handler(move |_| {
-            if !in_background {
-                return;
-            }
-            // Where the system refuses, training merely competes on equal terms.
-            if let Err(error) = rustix::process::setpriority_process(None, 19) {
-                tracing::debug!(%error, "training keeps its normal priority");
+            if in_background {
+                stand_back();
             }
         })
         .build()
         .map_err(|error| EngineError::Internal(format!("no threads for training: {error}")))
+}
+
+/// Lowers the priority of this thread. On Linux it is a thread's own, elsewhere the whole process's, which stays as it is.
+fn stand_back() {
+    // Where the system refuses, training merely competes on equal terms.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%error, "training keeps its normal priority");
+    }
 }
 
 /// Mean loss and gradient norm of one step.

@@ -259,7 +259,8 @@ pub struct AbOrder {
 }
 
 /// Where an announced model is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ModelSource {
     /// An adapter in PEFT's format, in a folder that the server sees.
     Folder(std::path::PathBuf),
@@ -277,7 +278,7 @@ pub enum ModelSource {
 }
 
 /// A model that another system says is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     /// Where it is.
     pub source: ModelSource,

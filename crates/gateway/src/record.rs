@@ -188,7 +188,8 @@ fn measure(interaction: &Interaction) {
     metrics::counter!("autoglm_tokens_total", "kind" => "prompt").increment(usage.prompt_tokens.into());
     metrics::counter!("autoglm_tokens_total", "kind" => "completion")
         .increment(usage.completion_tokens.into());
-    tracing::info!(
+    // Every answer is on record already: a line for each would cost more than the record.
+    tracing::debug!(
         interaction = %interaction.id,
         version = %interaction.version,
         endpoint,

@@ -20,6 +20,8 @@ pub struct RolloutRunner {
     /// Where a candidate goes that passed the gate; `None` is to the champion's place.
     first: Option<LiveStage>,
     confirm: Option<Arc<dyn Confirm>>,
+    /// Held from the look whether another is on its way until this one is on record.
+    beginning: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Port: who else has a say in a candidate that passed the gate.
@@ -55,7 +57,7 @@ pub struct Recovered {
 impl RolloutRunner {
     /// A runner over its ports.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Self {
-        Self { store, clock, ids, first: None, confirm: None }
+        Self { store, clock, ids, first: None, confirm: None, beginning: Arc::default() }
     }
 
     /// The same, for candidates that go through what `policy` says after the gate.
@@ -84,6 +86,7 @@ impl RolloutRunner {
         if candidate == champion {
             return Err(RolloutError::SameVersion(candidate));
         }
+        let _beginning = self.beginning.lock().await;
         if let Some(busy) = self.store.rollouts().await?.into_iter().find(Rollout::is_unfinished) {
             return Err(RolloutError::Busy { rollout: busy.id, candidate: busy.candidate });
         }

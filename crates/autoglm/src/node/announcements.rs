@@ -1,16 +1,18 @@
 //! Models that other systems announce: registered here, and sent the way of every candidate.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use autoglm_domain::{AdapterHost as _, Error, ErrorKind, Result, Rollout, RolloutId, VersionNumber};
-use autoglm_gateway::{Announced, Announcement, Announcements, ModelSource};
+use autoglm_domain::{AdapterHost as _, Error, ErrorKind, Result, Rollout, VersionNumber};
+use autoglm_gateway::{Announced, Announcement, Announcements, ModelSource, RolloutStart};
 use autoglm_registry::{GitImport, GitPick, GitSource};
 use autoglm_webhook::{Inbound, InboundConfig};
 
-use super::{Parts, residents};
+use super::{
+    Parts,
+    orders::Orders,
+    relay::{self, Order},
+};
 
-/// Time between two looks whether the rollout has begun.
-const LOOK: Duration = Duration::from_millis(20);
 /// The number under which an adapter is tried on; nobody has it.
 const TRIAL: VersionNumber = VersionNumber(u64::MAX);
 
@@ -18,19 +20,13 @@ const TRIAL: VersionNumber = VersionNumber(u64::MAX);
 pub(crate) struct Announcing {
     parts: Arc<Parts>,
     inbound: Inbound,
-    /// Held from the look whether another candidate is on its way until this one is.
-    turn: tokio::sync::Mutex<()>,
 }
 
 impl Announcing {
     /// `None` where the settings name no secret. `Invalid` where the secret is not there.
     pub(super) fn new(parts: &Arc<Parts>) -> Result<Option<Self>> {
         let inbound = Inbound::new(&parts.settings.webhook.inbound, Arc::clone(&parts.clock))?;
-        Ok(inbound.map(|inbound| Self {
-            parts: Arc::clone(parts),
-            inbound,
-            turn: tokio::sync::Mutex::default(),
-        }))
+        Ok(inbound.map(|inbound| Self { parts: Arc::clone(parts), inbound }))
     }
 }
 
@@ -41,22 +37,30 @@ impl Announcements for Announcing {
     }
 
     async fn announced(&self, announcement: Announcement) -> Result<Announced> {
-        let parts = &self.parts;
-        let allowed = allowed(announcement.source, &parts.settings.webhook.inbound)?;
-        let _turn = self.turn.lock().await;
-        check_free(parts).await?;
-        let found = read(parts, allowed).await?;
-        // One that does not fit the base model is refused here, not when it is asked to answer.
-        parts.engine.load(TRIAL, &found.adapter).await?;
-        parts.engine.unload(TRIAL);
-        let note = Some(announcement.note.unwrap_or_else(|| "announced by webhook".into()));
-        let version = parts.registry.register_git(found, parts.base, note).await.map_err(Error::from)?.number;
-        parts.residents.make_room(parts);
-        residents::ensure(parts, version).await?;
-        let rollout = begin(parts, version).await?;
-        tracing::info!(%version, %rollout, "an announced model is on its way");
-        Ok(Announced { version, rollout })
+        let orders = Orders(Arc::clone(&self.parts));
+        let rollout = match orders.elsewhere() {
+            Some(store) => relay::rollout(&self.parts, store, Order::Announced(announcement)).await?,
+            None => take_in(&orders, announcement).await?,
+        };
+        Ok(Announced { version: rollout.candidate, rollout: rollout.id })
     }
+}
+
+/// Registers what was announced and begins its rollout, in the process that leads; one at a time.
+pub(super) async fn take_in(orders: &Orders, announcement: Announcement) -> Result<Rollout> {
+    let parts = &orders.0;
+    let allowed = allowed(announcement.source, &parts.settings.webhook.inbound)?;
+    let _turn = parts.announced.lock().await;
+    check_free(orders).await?;
+    let found = read(parts, allowed).await?;
+    // One that does not fit the base model is refused here, not when it is asked to answer.
+    parts.engine.load(TRIAL, &found.adapter).await?;
+    parts.engine.unload(TRIAL);
+    let note = announcement.note.unwrap_or_else(|| "announced by webhook".into());
+    let registered = parts.registry.register_git(found, parts.base, Some(note.clone())).await;
+    let version = registered.map_err(Error::from)?.number;
+    parts.residents.make_room(parts);
+    orders.begin(RolloutStart { version: version.to_string(), by: "webhook".into(), reason: note }).await
 }
 
 /// The source, where a model may come from there: a folder below one of those that are set, links followed first, or a
@@ -99,12 +103,10 @@ async fn read(parts: &Parts, source: ModelSource) -> Result<GitImport> {
     }
 }
 
-/// That nothing else is being trained or judged here.
-async fn check_free(parts: &Parts) -> Result<()> {
-    if !parts.leading.now() {
-        return Err(Error::unavailable("another process leads the loop, and takes announcements")
-            .with_hint("send it there: `leading` in GET /v1/autoglm/status says who does"));
-    }
+/// That nothing else is being trained or judged.
+async fn check_free(orders: &Orders) -> Result<()> {
+    orders.leads()?;
+    let parts = &orders.0;
     let busy = |what: String| Err(Error::conflict(what).with_hint("announce it again when that has ended"));
     if let Some((run, _)) = parts.runner.active() {
         return busy(format!("{run} is training, and its version goes first"));
@@ -112,34 +114,5 @@ async fn check_free(parts: &Parts) -> Result<()> {
     match parts.store.rollouts().await?.into_iter().find(Rollout::is_unfinished) {
         Some(rollout) => busy(format!("{} is being judged", rollout.candidate)),
         None => Ok(()),
-    }
-}
-
-/// Begins a rollout, which goes on by itself.
-async fn begin(parts: &Arc<Parts>, version: VersionNumber) -> Result<RolloutId> {
-    let before: BTreeSet<RolloutId> = parts.store.rollouts().await?.iter().map(|it| it.id).collect();
-    let working = parts.signals.work();
-    let way = tokio::spawn({
-        let parts = Arc::clone(parts);
-        async move {
-            let _working = working;
-            let proven = crate::consolidate::prove(&parts, version, version.0).await;
-            if let Err(error) = &proven {
-                tracing::warn!(%error, %version, "an announced model could not be judged");
-            }
-            proven.map(drop)
-        }
-    });
-    loop {
-        let rollouts = parts.store.rollouts().await?;
-        let begun = rollouts.iter().rev().find(|it| it.candidate == version && !before.contains(&it.id));
-        if let Some(rollout) = begun {
-            return Ok(rollout.id);
-        }
-        if way.is_finished() {
-            let ended = way.await.map_err(|error| Error::internal(error.to_string()))?;
-            return Err(ended.err().unwrap_or_else(|| Error::internal("its rollout left no record")));
-        }
-        tokio::time::sleep(LOOK).await;
     }
 }

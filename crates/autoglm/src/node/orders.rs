@@ -32,12 +32,12 @@ pub(crate) struct Orders(pub(crate) Arc<Parts>);
 
 impl Orders {
     /// Where another process leads the loop: what it decides must not be crossed, so it has to do what is ordered.
-    fn elsewhere(&self) -> Option<&PostgresStore> {
+    pub(super) fn elsewhere(&self) -> Option<&PostgresStore> {
         self.0.database.shared().filter(|_| !self.0.leading.now())
     }
 
     /// `Conflict` where this process does not lead.
-    fn leads(&self) -> Result<()> {
+    pub(super) fn leads(&self) -> Result<()> {
         match self.0.leading.now() {
             true => Ok(()),
             false => Err(Error::conflict("another process has come to lead the loop on this database")

@@ -4,14 +4,16 @@
 use std::{sync::Arc, time::Duration};
 
 use autoglm_domain::{AbTest, AbTestId, Error, ErrorKind, Result, Rollout, RolloutId};
-use autoglm_gateway::{AbOrder, RolloutOrder, RolloutStart};
+use autoglm_gateway::{AbOrder, Announcement, RolloutOrder, RolloutStart};
 use autoglm_journal::PostgresStore;
 use serde::{Deserialize, Serialize};
 
-use super::{Parts, orders::Orders};
+use super::{Parts, announcements, orders::Orders};
 
 /// Longest wait for an answer; before a rollout begins its candidate is loaded.
 const WITHIN: Duration = Duration::from_secs(30);
+/// The same where the candidate is first fetched from its repository.
+const FETCHED_WITHIN: Duration = Duration::from_secs(300);
 /// Characters of a refusal that are passed on.
 const LENGTH: usize = 2_000;
 
@@ -23,6 +25,16 @@ pub(super) enum Order {
     Rollout(RolloutOrder),
     StartTest(AbOrder),
     StopTest { test: AbTestId, by: String, reason: String },
+    Announced(Announcement),
+}
+
+impl Order {
+    fn within(&self) -> Duration {
+        match self {
+            Self::Announced(_) => FETCHED_WITHIN,
+            _ => WITHIN,
+        }
+    }
 }
 
 /// What came of it. What it is about is in the store.
@@ -55,9 +67,9 @@ fn other() -> Error {
 async fn pass_on(parts: &Parts, store: &PostgresStore, order: Order) -> Result<Answer> {
     let text = serde_json::to_string(&order)
         .map_err(|error| Error::internal(format!("an order cannot be passed on: {error}")))?;
-    let id = parts.ids.next_uuid().to_string();
-    let answer = store.order(&id, &text, WITHIN).await.map_err(Error::from)?.ok_or_else(|| {
-        Error::unavailable(format!("no process that leads the loop answered within {} s", WITHIN.as_secs()))
+    let (id, within) = (parts.ids.next_uuid().to_string(), order.within());
+    let answer = store.order(&id, &text, within).await.map_err(Error::from)?.ok_or_else(|| {
+        Error::unavailable(format!("no process that leads the loop answered within {} s", within.as_secs()))
             .with_hint("look whether it was carried out before giving the order again")
     })?;
     match serde_json::from_str(&answer) {
@@ -90,6 +102,7 @@ async fn carried_out(parts: &Arc<Parts>, order: &str) -> Result<Answer> {
     Ok(match order {
         Order::StartRollout(order) => Answer::Rollout(orders.begin(order).await?.id),
         Order::Rollout(order) => Answer::Rollout(orders.carry_on(order).await?.id),
+        Order::Announced(it) => Answer::Rollout(announcements::take_in(&orders, it).await?.id),
         Order::StartTest(order) => Answer::Test(orders.begin_test(order).await?.id),
         Order::StopTest { test, by, reason } => Answer::Test(orders.end_test(test, by, reason).await?.id),
     })

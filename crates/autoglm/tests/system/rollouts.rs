@@ -34,6 +34,19 @@ tokens = { role = "off", ratio = 1.5 }
 thumb_down_rate = { role = "off", difference = 0.05 }
 "#;
 
+const SECRET: &[u8] = b"0123456789abcdef";
+
+/// Announces an adapter to a server; the status and the body of its answer.
+async fn announce(server: &Server, adapter: &Path) -> (u16, Value) {
+    let body = json!({"path": adapter}).to_string();
+    let (secret, now_s) = (autoglm_webhook::Secret::new("test", SECRET).unwrap(), now_ms() / 1000);
+    let signature = autoglm_webhook::sign(&secret, now_s, body.as_bytes());
+    let request = server.http.post(format!("{}/v1/autoglm/webhooks/model", server.base)).body(body);
+    let request = request.header("x-autoglm-timestamp", now_s).header("x-autoglm-signature", signature);
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
 /// An answer of the weights to the first turn of `session`, told what is right: its id and the version that gave it.
 async fn ask(server: &Server, session: &str, right: &str) -> (String, String) {
     ask_with(server, session, json!({"reference": right})).await
@@ -79,7 +92,10 @@ async fn both_servers_split_the_traffic_and_leave_a_bad_candidate_at_once() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (url, artifacts, adapters, config) =
         (postgres.url("postgres"), path("artifacts"), path("adapters"), path("autoglm.toml"));
-    std::fs::write(&config, POLICY).unwrap();
+    let secret = path("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let inbound = format!("[webhook.inbound]\nsecret_file = {secret:?}\nfolders = [{:?}]\n", folder.path());
+    std::fs::write(&config, format!("{POLICY}\n{inbound}")).unwrap();
     let mut variables = QUICK.to_vec();
     variables.extend([
         ("AUTOGLM_CONFIG", config.as_str()),
@@ -204,6 +220,15 @@ async fn both_servers_split_the_traffic_and_leave_a_bad_candidate_at_once() {
             assert_eq!(ask(server, session, WORDS[0]).await.1, "v1");
         }
     }
+
+    // What is announced to the follower sets out as well.
+    one.idle().await;
+    let (status, announced) = announce(&other, &folder.path().join("v2")).await;
+    assert_eq!(status, 200, "{announced}");
+    assert_eq!(announced["version"], "v2");
+    assert_eq!(announced["rollout"], current(&one).await["id"]);
+    let (status, refused) = announce(&other, &folder.path().join("unknown")).await;
+    assert_eq!(status, 403, "{refused}");
     one.stop();
     other.stop();
 }
