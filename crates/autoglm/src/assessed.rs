@@ -5,7 +5,7 @@ use autoglm_domain::{Event, Result};
 use crate::node::Parts;
 
 /// Assessments that are recorded together, so that an answer which is to be recorded meanwhile waits for few of them.
-const RECORDED_TOGETHER: usize = 8;
+const RECORDED_TOGETHER: usize = 16;
 
 /// Records assessments a few at a time, and at once where patterns go with them, which count each answer once.
 pub(crate) async fn record(parts: &Parts, events: Vec<Event>) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::{assessed, consolidate::Consolidation, node::Parts, proving, signals:
 /// How many answers are assessed at a time.
 const ASSESS_BATCH: usize = 128;
 /// Least time from one batch that is not full to the next, so that answers under load are not assessed one by one.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(20);
 /// Longest sleep of the loop without a bell.
 const TICK: Duration = Duration::from_millis(500);
 

@@ -24,6 +24,11 @@ use super::Parts;
 
 /// How much longer than the deadline is waited for the engine to say that it passed.
 const GRACE: Duration = Duration::from_millis(250);
+/// Most pairs that are recorded together.
+const RECORDED_TOGETHER: usize = 32;
+/// Least time from one record of pairs that is not full to the next. Nobody waits for them, and each would hold up the
+/// answers that are to be recorded.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// The end of the queue that the gateway puts requests into.
 #[derive(Debug, Clone)]
@@ -46,20 +51,64 @@ impl ShadowQueue {
 /// Answers what comes in and records the pairs, until the task is dropped.
 pub(crate) async fn answer(parts: Arc<Parts>, mut queue: mpsc::Receiver<ShadowRequest>) {
     let places = Arc::new(Semaphore::new(parts.settings.rollout.shadow.concurrency.max(1)));
-    while let Some(request) = queue.recv().await {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let parts = Arc::clone(&parts);
-        tokio::spawn(async move {
-            let _place = place;
-            if let Err(error) = pair(&parts, request).await {
-                tracing::warn!(%error, "a pair could not be recorded");
+    let (paired, pairs) = mpsc::channel(RECORDED_TOGETHER);
+    let answerer = Arc::clone(&parts);
+    let answer = async move {
+        while let Some(request) = queue.recv().await {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let (parts, paired) = (Arc::clone(&answerer), paired.clone());
+            tokio::spawn(async move {
+                // Its place is free again when its pair has one.
+                let _place = place;
+                let _ = paired.send(pair(&parts, request).await).await;
+            });
+        }
+    };
+    tokio::join!(answer, record(&parts, pairs));
+}
+
+/// A pair and the answer that the user had.
+type Paired = (ShadowPair, Interaction);
+
+/// Records pairs, several at a time.
+async fn record(parts: &Parts, mut pairs: mpsc::Receiver<Paired>) {
+    let mut some = Vec::with_capacity(RECORDED_TOGETHER);
+    while pairs.recv_many(&mut some, RECORDED_TOGETHER).await > 0 {
+        let next = tokio::time::Instant::now() + GATHER;
+        let is_full = some.len() == RECORDED_TOGETHER;
+        let events = some.iter().map(|(pair, _)| Event::ShadowPair(Box::new(pair.clone())));
+        let recorded = match parts.store.append(events.collect()).await {
+            Ok(()) => std::mem::take(&mut some),
+            // One that cannot be recorded must not take the others with it.
+            Err(_) => one_by_one(parts, &mut some).await,
+        };
+        // Where several processes share a database, the leader reads them there.
+        if parts.database.shared().is_none() {
+            for (pair, interaction) in recorded {
+                let asked = parts.judging.offer(&pair, &interaction);
+                parts.proving.pair(pair, asked);
             }
-        });
+        }
+        if !is_full {
+            tokio::time::sleep_until(next).await;
+        }
     }
 }
 
-/// The candidate's answer to one request, and the pair on record.
-async fn pair(parts: &Parts, request: ShadowRequest) -> autoglm_domain::Result<()> {
+/// Those of the pairs that could be recorded.
+async fn one_by_one(parts: &Parts, pairs: &mut Vec<Paired>) -> Vec<Paired> {
+    let mut recorded = Vec::with_capacity(pairs.len());
+    for paired in pairs.drain(..) {
+        match parts.store.append(vec![Event::ShadowPair(Box::new(paired.0.clone()))]).await {
+            Ok(()) => recorded.push(paired),
+            Err(error) => tracing::warn!(%error, "a pair could not be recorded"),
+        }
+    }
+    recorded
+}
+
+/// The candidate's answer to one request beside the user's.
+async fn pair(parts: &Parts, request: ShadowRequest) -> Paired {
     let ShadowRequest { shadow, input, sampling, interaction } = request;
     let deadline = Duration::from_millis(parts.settings.rollout.shadow.deadline_ms);
     let request = GenerationRequest {
@@ -81,13 +130,7 @@ async fn pair(parts: &Parts, request: ShadowRequest) -> autoglm_domain::Result<(
         cluster: None,
         principal_group: interaction.principal.clone(),
     };
-    parts.store.append(vec![Event::ShadowPair(Box::new(pair.clone()))]).await?;
-    // Where several processes share a database, the leader reads it there.
-    if parts.database.shared().is_none() {
-        let asked = parts.judging.offer(&pair, &interaction);
-        parts.proving.pair(pair, asked);
-    }
-    Ok(())
+    (pair, interaction)
 }
 
 /// What the candidate answers. Whatever goes wrong is part of the answer.
@@ -178,5 +221,52 @@ fn route(interaction: &Interaction) -> String {
             Endpoint::Completion => "completion".into(),
             Endpoint::Responses => "responses".into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use autoglm_domain::PairOrder;
+    use autoglm_doubles::samples;
+
+    use super::*;
+    use crate::{bench::Host, settings::Settings};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pair_that_cannot_be_recorded_takes_no_other_with_it() {
+        let host = Host::start(Settings::default()).await.unwrap();
+        let parts = host.parts();
+        let rollout = Id::next(&*parts.ids);
+        let paired = |n: u64, distance: f64| {
+            let interaction = samples::interaction(n);
+            let answer = answer_of(&interaction);
+            let mut diff = parts.differ.diff(&interaction, &answer, &answer);
+            diff.distance = distance;
+            let pair = ShadowPair {
+                id: Id::next(&*parts.ids),
+                at: interaction.at,
+                interaction: interaction.id,
+                rollout,
+                diff,
+                champion: answer.clone(),
+                candidate: answer,
+                preference: None,
+                route: "chat".into(),
+                cluster: None,
+                principal_group: interaction.principal.clone(),
+            };
+            (pair, interaction)
+        };
+        let (send, pairs) = mpsc::channel(4);
+        // The store has no place for a distance that is no number.
+        for paired in [paired(1, 0.25), paired(2, f64::NAN), paired(3, 0.75)] {
+            send.send(paired).await.unwrap();
+        }
+        drop(send);
+        record(parts, pairs).await;
+        let kept = parts.store.shadow_pairs(rollout, PairOrder::Oldest, 10).await.unwrap();
+        let distances: Vec<_> = kept.iter().map(|pair| pair.diff.distance).collect();
+        assert_eq!(distances, [0.25, 0.75]);
+        host.close().await.unwrap();
     }
 }
