@@ -10,8 +10,8 @@ use std::{
 };
 
 use autoglm_domain::{
-    Endpoint, Event, GenerationEvent, GenerationRequest, Generator as _, Id, Interaction, Priority,
-    ShadowAnswer, ShadowPair, ToolCall, Usage,
+    Endpoint, ErrorKind, Event, GenerationEvent, GenerationRequest, Generator as _, Id, Interaction,
+    Priority, ShadowAnswer, ShadowPair, ToolCall, Usage,
 };
 use autoglm_gateway::ShadowRequest;
 use futures::StreamExt as _;
@@ -79,6 +79,11 @@ async fn record(parts: &Parts, mut pairs: mpsc::Receiver<Paired>) {
         let events = some.iter().map(|(pair, _)| Event::ShadowPair(Box::new(pair.clone())));
         let recorded = match parts.store.append(events.collect()).await {
             Ok(()) => std::mem::take(&mut some),
+            Err(error) if error.kind == ErrorKind::Unavailable => {
+                tracing::warn!(%error, pairs = some.len(), "pairs could not be recorded");
+                some.clear();
+                continue;
+            }
             // One that cannot be recorded must not take the others with it.
             Err(_) => one_by_one(parts, &mut some).await,
         };
