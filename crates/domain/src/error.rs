@@ -66,6 +66,17 @@ pub struct Error {
 /// Result of a port call.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// What a port found; `None` where it says `NotFound`.
+///
+/// # Errors
+/// Every other error of `result`.
+pub fn if_found<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
 impl Error {
     /// An error of `kind` with `message`, without a hint.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {

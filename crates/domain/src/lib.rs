@@ -30,7 +30,7 @@ pub use artifact::{Adapter, ArtifactStore, ContentHash};
 pub use assessment::{Assessment, ErrorPattern, Label, Reference, ReferenceSource, dimension};
 pub use clock::{Clock, IdSource, ManualClock, SequentialIds, SystemClock, SystemIds, Timestamp};
 pub use diff::{AnswerTraits, PairDiff, PathDifference, StructureDiff, ToolDiff};
-pub use error::{Error, ErrorKind, Later, Result};
+pub use error::{Error, ErrorKind, Later, Result, if_found};
 pub use event::{Event, RecordedEvent};
 pub use experience::{ClusterId, Experience, ExperienceAmendment, Provenance, Vouch};
 pub use feedback::{Feedback, Metric, Thumb};

@@ -1,9 +1,9 @@
 //! Port: the store, the one source of truth.
 
 use crate::{
-    AbTest, Alias, AliasMove, Assessment, ErrorKind, ErrorPattern, Event, Experience, ExperienceId, Feedback,
+    AbTest, Alias, AliasMove, Assessment, ErrorPattern, Event, Experience, ExperienceId, Feedback,
     Interaction, InteractionId, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId,
-    RolloutProgress, ShadowPair, ShadowPairId, TrainingRun, TrainingRunId, VersionNumber,
+    RolloutProgress, ShadowPair, ShadowPairId, TrainingRun, TrainingRunId, VersionNumber, if_found,
 };
 
 /// An interaction with all that was said and found of it.
@@ -38,10 +38,7 @@ pub trait Store: Send + Sync {
     async fn interactions_of(&self, ids: &[InteractionId]) -> Result<Vec<InteractionRecord>> {
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
-            match self.interaction(*id).await {
-                Err(error) if error.kind == ErrorKind::NotFound => {}
-                record => found.push(record?),
-            }
+            found.extend(if_found(self.interaction(*id).await)?);
         }
         Ok(found)
     }
@@ -93,10 +90,7 @@ pub trait Store: Send + Sync {
     async fn shadow_pairs_of(&self, ids: &[ShadowPairId]) -> Result<Vec<ShadowPair>> {
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
-            match self.shadow_pair(*id).await {
-                Err(error) if error.kind == ErrorKind::NotFound => {}
-                pair => found.push(pair?),
-            }
+            found.extend(if_found(self.shadow_pair(*id).await)?);
         }
         Ok(found)
     }

@@ -88,7 +88,7 @@ impl Writer {
 
 async fn run(mut engine: impl Commit, mut commands: mpsc::Receiver<Command>, max_batch_appends: usize) {
     let mut received = Vec::new();
-    let mut waiting: Vec<(Append, Reply)> = Vec::new();
+    let mut waiting: Vec<(Lane, Append, Reply)> = Vec::new();
     let mut closers = Vec::new();
     loop {
         let room = max_batch_appends - waiting.len();
@@ -101,7 +101,7 @@ async fn run(mut engine: impl Commit, mut commands: mpsc::Receiver<Command>, max
         }
         for command in received.drain(..) {
             match command {
-                Command::Append { append, reply } => waiting.push((append, reply)),
+                Command::Append { append, reply } => waiting.push((engine.lane(&append), append, reply)),
                 Command::Close { reply } => {
                     // What is queued is still received; what comes later is refused.
                     commands.close();
@@ -110,9 +110,9 @@ async fn run(mut engine: impl Commit, mut commands: mpsc::Receiver<Command>, max
             }
         }
         // The lane of whoever waits longest.
-        let Some(lane) = waiting.first().map(|(append, _)| engine.lane(append)) else { continue };
-        let batch: Vec<_> = waiting.extract_if(.., |(append, _)| engine.lane(append) == lane).collect();
-        let (appends, replies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let Some(lane) = waiting.first().map(|(lane, ..)| *lane) else { continue };
+        let batch = waiting.extract_if(.., |(of, ..)| *of == lane);
+        let (appends, replies): (Vec<_>, Vec<_>) = batch.map(|(_, append, reply)| (append, reply)).unzip();
         for (reply, outcome) in replies.into_iter().zip(write(&mut engine, &appends).await) {
             // A caller that went away needs no answer.
             let _ = reply.send(outcome);

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use autoglm_domain::{Clock, Error, ErrorKind, Event, Store};
+use autoglm_domain::{Clock, Error, ErrorKind, Event, Store, if_found};
 use rdkafka::{
     Message as _,
     consumer::{Consumer as _, StreamConsumer},
@@ -159,10 +159,7 @@ impl Ingest {
             }
             _ => Ok(false),
         };
-        match found {
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
-            found => found,
-        }
+        Ok(if_found(found)?.unwrap_or(false))
     }
 
     /// Puts a message among the dead letters, for as long as it takes.

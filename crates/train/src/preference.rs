@@ -1,6 +1,6 @@
 //! Preferences out of corrections: what was corrected is what the correction is better than.
 
-use autoglm_domain::{ErrorKind, FinishReason, InteractionRecord, Objective, Store};
+use autoglm_domain::{FinishReason, InteractionRecord, Objective, Store, if_found};
 
 use crate::{Plan, Result};
 
@@ -11,11 +11,7 @@ pub async fn prefer_corrections(store: &dyn Store, plan: &mut Plan) -> Result<us
     for example in &mut plan.examples {
         let experience = store.experience(example.experience).await?;
         for interaction in experience.provenance.interactions.iter().rev() {
-            let record = match store.interaction(*interaction).await {
-                Ok(record) => record,
-                Err(error) if error.kind == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let Some(record) = if_found(store.interaction(*interaction).await)? else { continue };
             if let Some(rejected) = corrected_answer(&record, &example.target) {
                 example.objective = Objective::Prefer { rejected };
                 count += 1;

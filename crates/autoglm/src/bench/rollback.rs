@@ -294,8 +294,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_watched_champion_that_turns_bad_is_rolled_back() {
         let report = run(Settings::default(), 40.0, true).await.unwrap();
-        assert!(report.requests > 0 && report.failed == 0, "{report:?}");
-        println!("the last bad start came {} ms after the decision", report.decision_to_last_bad_start_ms);
+        assert!(report.is_clean(), "{report:?}");
         assert!(report.bad_answers > 0 && report.reason.contains("accuracy"), "{report:?}");
     }
 }

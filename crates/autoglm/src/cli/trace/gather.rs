@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use autoglm_domain::{
-    Alias, AliasMove, AnswerSource, Error, ErrorKind, Experience, ExperienceId, InteractionId, ModelVersion,
-    Result, Rollout, RolloutId, TrainingRunId, VersionNumber,
+    Alias, AliasMove, AnswerSource, Error, Experience, ExperienceId, InteractionId, ModelVersion, Result,
+    Rollout, RolloutId, TrainingRunId, VersionNumber, if_found,
 };
 use autoglm_train::{Role, Snapshot};
 
@@ -193,10 +193,9 @@ impl Gatherer<'_> {
         }
         all.truncate(self.shown);
         for one in &mut all {
-            one.behind = match self.data.store.experience(one.id).await {
-                Ok(experience) => Some(self.behind(&experience).await?),
-                Err(error) if error.kind == ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
+            one.behind = match if_found(self.data.store.experience(one.id).await)? {
+                Some(experience) => Some(self.behind(&experience).await?),
+                None => None,
             };
         }
         Ok(LearnedFrom { count, experiences: all })
@@ -206,15 +205,10 @@ impl Gatherer<'_> {
         let provenance = &experience.provenance;
         let mut feedback = Vec::new();
         for id in &provenance.interactions {
-            match self.data.store.interaction(*id).await {
-                Ok(record) => {
-                    feedback.extend(
-                        record.feedback.into_iter().filter(|said| provenance.feedback.contains(&said.id)),
-                    );
-                }
-                // An imported experience names interactions of another store.
-                Err(error) if error.kind == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            // An imported experience names interactions of another store.
+            if let Some(record) = if_found(self.data.store.interaction(*id).await)? {
+                let behind = record.feedback.into_iter().filter(|it| provenance.feedback.contains(&it.id));
+                feedback.extend(behind);
             }
         }
         Ok(Behind {
