@@ -28,6 +28,15 @@ pub trait Store: Send + Sync {
     /// unknown interaction; `Unavailable` when the disk is full or the database is locked.
     async fn append(&self, events: Vec<Event>) -> Result<()>;
 
+    /// Writes `answers`, all or none, whose ids nobody has had before: when this returns `Ok`, the end of this process
+    /// cannot lose them, and reads of it see them. Unlike [`Store::append`] it need not wait until other processes see
+    /// them too, and so does not tell of an id that is there already.
+    ///
+    /// `Unavailable` when the disk is full or the database is locked, as soon as that is known.
+    async fn record(&self, answers: Vec<Interaction>) -> Result<()> {
+        self.append(answers.into_iter().map(|answer| Event::Interaction(Box::new(answer))).collect()).await
+    }
+
     /// Up to `limit` events after position `seq`, in order.
     async fn events_after(&self, seq: i64, limit: usize) -> Result<Vec<RecordedEvent>>;
 

@@ -1,12 +1,12 @@
 //! Writing down what was answered, before the answer ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use autoglm_domain::{
-    AnswerSource, ChatMessage, Endpoint, Event, FinishReason, GenerationInput, Interaction, Result,
-    ToolChoice, Toolbox, Usage,
+    AnswerSource, ChatMessage, Endpoint, FinishReason, GenerationInput, Interaction, Result, ToolChoice,
+    Toolbox, Usage,
 };
-use tokio::{runtime::Handle, task::JoinHandle, time::timeout_at};
+use tokio::{runtime::Handle, task::JoinError, time::timeout_at};
 
 use crate::{
     GatewayError, ShadowRequest,
@@ -15,11 +15,10 @@ use crate::{
 };
 
 impl Exchange {
-    /// Records the choices in `from..` that have ended and were not recorded, in one append. When this
-    /// returns `Ok` they are in the store.
+    /// Records the choices that have ended and were not recorded, all or none. When this returns `Ok` they are in the
+    /// store.
     ///
-    /// The append runs on a task of its own: a client that goes away meanwhile does not cut it short, so
-    /// that every answer is recorded exactly once.
+    /// A client that goes away meanwhile does not cut it short, so that every answer is recorded exactly once.
     pub(crate) async fn record(&mut self) -> std::result::Result<(), GatewayError> {
         let ended = |choice: &Choice| choice.end.filter(|_| !choice.settled);
         let interactions = self.take_interactions(ended);
@@ -31,9 +30,9 @@ impl Exchange {
         // An answer that was ended at the limit of time is still to be recorded.
         let limit = Duration::from_secs(self.shared.gateway.config.request_timeout_s);
         let deadline = self.arrival.started + limit + GRACE;
-        match timeout_at(deadline, self.shared.append(interactions, shadow)).await {
+        match timeout_at(deadline, to_its_end(self.shared.record(interactions, shadow))).await {
             Ok(Ok(Ok(()))) => Ok(()),
-            // The append's own task has logged what went wrong.
+            // What went wrong is in the log.
             Ok(Ok(Err(_)) | Err(_)) => Err(GatewayError::NotRecorded),
             Err(_) => Err(GatewayError::timed_out(limit)),
         }
@@ -105,7 +104,7 @@ impl Drop for Exchange {
             return;
         }
         match Handle::try_current() {
-            Ok(_) => drop(self.shared.append(interactions, None)),
+            Ok(_) => drop(tokio::spawn(self.shared.record(interactions, None))),
             Err(_) => tracing::error!(
                 request = %self.arrival.id,
                 "a cancelled answer was dropped outside of the runtime and is not recorded"
@@ -114,16 +113,27 @@ impl Drop for Exchange {
     }
 }
 
+/// Begins `work` here, for most of it is done at once; what is not goes on as a task of its own, whoever waits for it.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> std::result::Result<T, JoinError> {
+    let mut work = Box::pin(work);
+    match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => tokio::spawn(work).await,
+    }
+}
+
 impl Shared {
-    /// Appends interactions and tells the observer, on a task of its own; `shadow` is handed on then.
-    fn append(
+    /// Records interactions and tells the observer; `shadow` is handed on then.
+    fn record(
         self: &Arc<Self>,
         mut interactions: Vec<Interaction>,
         shadow: Option<ShadowRequest>,
-    ) -> JoinHandle<Result<()>> {
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
         let shared = Arc::clone(self);
         let recording = self.recordings.begin();
-        tokio::spawn(async move {
+        async move {
             for interaction in &mut interactions {
                 if interaction.finish_reason == FinishReason::Cancelled {
                     interaction.usage = shared.count(interaction);
@@ -131,8 +141,7 @@ impl Shared {
                 measure(interaction);
             }
             let ids: Vec<_> = interactions.iter().map(|interaction| interaction.id).collect();
-            let events = interactions.into_iter().map(|i| Event::Interaction(Box::new(i))).collect();
-            let result = shared.gateway.store.append(events).await;
+            let result = shared.gateway.store.record(interactions).await;
             match &result {
                 Ok(()) => {
                     ids.iter().for_each(|id| shared.gateway.observer.interaction(*id));
@@ -145,7 +154,7 @@ impl Shared {
             }
             drop(recording);
             result
-        })
+        }
     }
 
     /// Token counts of an answer that was cut off, which the engine did not get to report.

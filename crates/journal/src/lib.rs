@@ -24,6 +24,7 @@ mod error;
 mod postgres;
 mod read;
 mod record;
+mod spool;
 mod sqlite;
 mod store;
 mod writer;

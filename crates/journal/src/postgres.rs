@@ -72,7 +72,7 @@ impl SqlStore<Postgres> {
         let readers = address.readers(&config).await.map_err(|error| address.named(error))?;
         let term = Arc::new(AtomicI64::new(0));
         let server = Server::new(connection, Arc::clone(&address), Arc::clone(&term), config.outage());
-        let writer = Writer::start(server, config.max_batch_appends, config.queue_appends);
+        let writer = Writer::start(server, &config, None);
         Ok(Self::over(Postgres { address, term }, readers, Some(writer), &config))
     }
 

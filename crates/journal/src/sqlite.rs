@@ -6,12 +6,14 @@ pub(crate) mod open;
 mod syncing;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use autoglm_domain::Event;
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use autoglm_domain::{Event, InteractionId};
+use sqlx::{Connection, SqliteConnection, SqlitePool, sqlite::SqliteConnectOptions};
 
 use self::{
     folding::Folding,
@@ -20,7 +22,7 @@ use self::{
 use crate::{
     Config, Fsync, JournalError, SqlStore,
     db::{Db, db_of},
-    read,
+    read, spool,
     store::Engine,
     writer::{Append, Commit, Lane, Outcome, Writer, apply_batch},
 };
@@ -102,7 +104,14 @@ impl SqlStore<Sqlite> {
             folding,
             syncing,
         };
-        let writer = Writer::start(file, config.max_batch_appends, config.queue_appends);
+        let spooled = match spool_of(path, &readers).await? {
+            Some(files) => {
+                let there = there(&readers, &files.left()).await?;
+                Some(files.spool(&there, config.queue_appends, config.fsync != Fsync::Always)?)
+            }
+            None => None,
+        };
+        let writer = Writer::start(file, &config, spooled);
         Ok(Self::over(Sqlite { path: path.to_path_buf(), syncing: told }, readers, Some(writer), &config))
     }
 
@@ -117,6 +126,14 @@ impl SqlStore<Sqlite> {
         let at_path = |error: JournalError| error.while_opening(path);
         open::check_readable(path, &config).await.map_err(at_path)?;
         let readers = open::readers(path, &config, 0).await.map_err(at_path)?;
+        let latest = spool::latest_of_others(path);
+        if there(&readers, &latest).await?.len() < latest.len()
+            && let Some(left) = spool_of(path, &readers).await?
+        {
+            // A process that was killed left them, and none has come after it.
+            drop(left);
+            Self::open(path, config.clone()).await?.close().await?;
+        }
         Ok(Self::over(Sqlite { path: path.to_path_buf(), syncing: None }, readers, None, &config))
     }
 
@@ -129,7 +146,7 @@ impl SqlStore<Sqlite> {
     pub async fn health(&self) -> Result<Health, JournalError> {
         let path = self.path();
         Ok(Health {
-            last_seq: read::last_seq(&mut *self.readers().acquire().await?).await?,
+            last_seq: read::last_seq(&mut *self.reader().await?).await?,
             file_bytes: size(path).await,
             wal_bytes: size(&syncing::log_of(path)).await,
             queued_appends: self.queued_appends(),
@@ -140,6 +157,38 @@ impl SqlStore<Sqlite> {
 
 async fn size(path: &Path) -> u64 {
     tokio::fs::metadata(path).await.map_or(0, |metadata| metadata.len())
+}
+
+/// The files of the spool beside the file at `path`. `None` where another process has them, once that has written what it
+/// kept by now; and where they cannot be had.
+async fn spool_of(path: &Path, readers: &SqlitePool) -> Result<Option<spool::Files>, JournalError> {
+    const STEP: Duration = Duration::from_millis(2);
+    const STEPS: u32 = 500;
+    let latest = spool::latest_of_others(path);
+    for _ in 0..STEPS {
+        match spool::Files::open(path) {
+            Ok(Some(files)) => return Ok(Some(files)),
+            Ok(None) if there(readers, &latest).await?.len() == latest.len() => return Ok(None),
+            Ok(None) => tokio::time::sleep(STEP).await,
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "the spool beside the database cannot be opened");
+                return Ok(None);
+            }
+        }
+    }
+    tracing::warn!("the latest answers are not in the database yet: the process that writes them is slow to");
+    Ok(None)
+}
+
+/// Which of `ids` the file has.
+async fn there(readers: &SqlitePool, ids: &[InteractionId]) -> Result<HashSet<String>, JournalError> {
+    const THERE: &str = "SELECT id, seq FROM interactions WHERE id IN (SELECT value FROM json_each($1))";
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let ids = read::list(ids);
+    let rows: Vec<(String, i64)> = readers.acquire().await?.rows(THERE, &[(&ids).into()]).await?;
+    Ok(rows.into_iter().map(|(id, _)| id).collect())
 }
 
 /// The writer's side of the file.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use autoglm_domain::{
     AbTest, Alias, AliasMove, Assessment, Cursor, Cursors, ErrorPattern, Event, Experience, ExperienceId,
-    InteractionId, InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout, RolloutId,
-    RolloutProgress, ShadowPair, ShadowPairId, Store, TrainingRun, TrainingRunId, VersionNumber,
+    Interaction, InteractionId, InteractionRecord, ModelVersion, PairOrder, RecordedEvent, Result, Rollout,
+    RolloutId, RolloutProgress, ShadowPair, ShadowPairId, Store, TrainingRun, TrainingRunId, VersionNumber,
 };
 use serde::de::DeserializeOwned;
 use sqlx::{Database, Pool, pool::PoolConnection};
@@ -92,7 +92,15 @@ impl<E: Engine> SqlStore<E> {
         written
     }
 
-    async fn reader(&self) -> std::result::Result<PoolConnection<E::Sql>, JournalError> {
+    /// Waits until reads see what was recorded before.
+    async fn settled(&self) {
+        if let Some(writer) = &self.shared.writer {
+            writer.settled().await;
+        }
+    }
+
+    pub(crate) async fn reader(&self) -> std::result::Result<PoolConnection<E::Sql>, JournalError> {
+        self.settled().await;
         let readers = &self.shared.readers;
         readers.acquire().await.map_err(|error| match JournalError::from(error) {
             JournalError::ReadersBusy if readers.size() == 0 => {
@@ -146,11 +154,26 @@ impl<E: Engine> SqlStore<E> {
         Ok(LiveTraffic { answered, said, pairs })
     }
 
+    /// The append of `events` and who writes it; `None` of none.
+    fn prepared(&self, events: Vec<Event>) -> std::result::Result<Option<(&Writer, Append)>, JournalError> {
+        let writer = self.shared.writer.as_ref().ok_or(JournalError::ReadOnly)?;
+        let limit = self.shared.max_append_events;
+        if events.len() > limit {
+            return Err(JournalError::TooManyEvents { events: events.len(), limit });
+        }
+        if events.is_empty() {
+            return Ok(None);
+        }
+        let records = events.into_iter().map(Prepared::new).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(Some((writer, Append { records, cursor: None, as_leader: self.as_leader })))
+    }
+
     async fn interactions(
         &self,
         statement: &'static str,
         arg: Arg<'_>,
     ) -> std::result::Result<Vec<InteractionRecord>, JournalError> {
+        self.settled().await;
         let mut moment =
             self.shared.readers.begin_with(<<E::Sql as Database>::Connection as Db>::MOMENT).await?;
         let records = read::interactions(&mut *moment, statement, &[arg]).await?;
@@ -193,18 +216,19 @@ impl<E: Engine> Store for SqlStore<E> {
     /// there are more events than `max_append_events`; `Denied` when opened for reading only. An alias that
     /// was never moved points at [`VersionNumber::BASE`].
     async fn append(&self, events: Vec<Event>) -> Result<()> {
-        let Some(writer) = &self.shared.writer else {
-            return Err(JournalError::ReadOnly.into());
-        };
-        let limit = self.shared.max_append_events;
-        if events.len() > limit {
-            return Err(JournalError::TooManyEvents { events: events.len(), limit }.into());
+        match self.prepared(events)? {
+            Some((writer, append)) => Ok(writer.append(append).await?),
+            None => Ok(()),
         }
-        if events.is_empty() {
-            return Ok(());
+    }
+
+    /// See [`Store::record`], and [`SqlStore::append`] for what is refused at once.
+    async fn record(&self, answers: Vec<Interaction>) -> Result<()> {
+        let events = answers.into_iter().map(|answer| Event::Interaction(Box::new(answer))).collect();
+        match self.prepared(events)? {
+            Some((writer, append)) => Ok(writer.keep(append).await?),
+            None => Ok(()),
         }
-        let records = events.into_iter().map(Prepared::new).collect::<std::result::Result<Vec<_>, _>>()?;
-        Ok(writer.append(Append { records, cursor: None, as_leader: self.as_leader }).await?)
     }
 
     async fn events_after(&self, seq: i64, limit: usize) -> Result<Vec<RecordedEvent>> {

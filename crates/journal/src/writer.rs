@@ -1,11 +1,20 @@
 //! The one writer: a task that puts every append that waits, or those of one lane, into one transaction (group commit).
 
-use std::future::Future;
+use std::{
+    future::{Future, pending},
+    sync::Arc,
+};
 
 use autoglm_domain::Cursor;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{JournalError, apply::apply_append, db::Db, record::Prepared};
+use crate::{
+    Config, JournalError,
+    apply::apply_append,
+    db::Db,
+    record::Prepared,
+    spool::{Spool, Spooled},
+};
 
 type Reply = oneshot::Sender<Result<(), JournalError>>;
 
@@ -51,15 +60,37 @@ enum Command {
 #[derive(Debug)]
 pub(crate) struct Writer {
     commands: mpsc::Sender<Command>,
+    spool: Option<Arc<Spool>>,
 }
 
 impl Writer {
-    /// Starts the task on the current runtime. It ends after [`Writer::close`], or when this is dropped and
-    /// what was queued is written.
-    pub(crate) fn start(engine: impl Commit, max_batch_appends: usize, queue_appends: usize) -> Self {
-        let (commands, received) = mpsc::channel(queue_appends);
-        tokio::spawn(run(engine, received, max_batch_appends));
-        Self { commands }
+    /// Starts the task on the current runtime; with `spooled` answers can be kept. It ends after [`Writer::close`], or
+    /// when this is dropped and what was queued is written.
+    pub(crate) fn start(engine: impl Commit, config: &Config, spooled: Option<Spooled>) -> Self {
+        let (commands, received) = mpsc::channel(config.queue_appends);
+        let spool = spooled.as_ref().map(Spooled::spool);
+        tokio::spawn(run(engine, received, spooled, config.max_batch_appends));
+        Self { commands, spool }
+    }
+
+    /// Sees to it that the end of this process does not lose `append`, which holds answers: where there is a spool it is
+    /// kept there and this returns at once, otherwise it is as [`Writer::append`].
+    pub(crate) async fn keep(&self, append: Append) -> Result<(), JournalError> {
+        let kept = match &self.spool {
+            Some(spool) => spool.keep(append),
+            None => Err(append),
+        };
+        match kept {
+            Ok(()) => Ok(()),
+            Err(append) => self.append(append).await,
+        }
+    }
+
+    /// Waits until reads see what was kept before.
+    pub(crate) async fn settled(&self) {
+        if let Some(spool) = &self.spool {
+            spool.settled().await;
+        }
     }
 
     /// Queues `append` and waits until it is on the disk. Once queued it is written even if the caller goes
@@ -82,19 +113,27 @@ impl Writer {
 
     /// Appends that wait for the writer.
     pub(crate) fn queued(&self) -> usize {
-        self.commands.max_capacity() - self.commands.capacity()
+        let kept = self.spool.as_ref().map_or(0, |spool| spool.queued());
+        kept + self.commands.max_capacity() - self.commands.capacity()
     }
 }
 
-async fn run(mut engine: impl Commit, mut commands: mpsc::Receiver<Command>, max_batch_appends: usize) {
+async fn run(
+    mut engine: impl Commit,
+    mut commands: mpsc::Receiver<Command>,
+    mut spooled: Option<Spooled>,
+    max_batch_appends: usize,
+) {
     let mut received = Vec::new();
     let mut waiting: Vec<(Lane, Append, Reply)> = Vec::new();
     let mut closers = Vec::new();
     loop {
         let room = max_batch_appends - waiting.len();
         if waiting.is_empty() {
-            if commands.recv_many(&mut received, room).await == 0 {
-                break;
+            tokio::select! {
+                biased;
+                taken = commands.recv_many(&mut received, room) => if taken == 0 { break },
+                () = gathered(&spooled) => {}
             }
         } else {
             received.extend(std::iter::from_fn(|| commands.try_recv().ok()).take(room));
@@ -109,6 +148,14 @@ async fn run(mut engine: impl Commit, mut commands: mpsc::Receiver<Command>, max
                 }
             }
         }
+        // What was acknowledged goes before what came after it.
+        if let Some(spooled) = &mut spooled
+            && let Err(error) = spooled.commit(&mut engine, max_batch_appends).await
+        {
+            for (.., reply) in waiting.drain(..) {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
         // The lane of whoever waits longest.
         let Some(lane) = waiting.first().map(|(lane, ..)| *lane) else { continue };
         let batch = waiting.extract_if(.., |(of, ..)| *of == lane);
@@ -118,9 +165,21 @@ async fn run(mut engine: impl Commit, mut commands: mpsc::Receiver<Command>, max
             let _ = reply.send(outcome);
         }
     }
-    let result = engine.finish().await;
+    let kept = match &mut spooled {
+        Some(spooled) => spooled.close(&mut engine, max_batch_appends).await,
+        None => Ok(()),
+    };
+    let finished = engine.finish().await;
+    let result = kept.and(finished);
     for reply in closers {
         let _ = reply.send(result.clone());
+    }
+}
+
+async fn gathered(spooled: &Option<Spooled>) {
+    match spooled {
+        Some(spooled) => spooled.gathered().await,
+        None => pending().await,
     }
 }
 
