@@ -90,6 +90,9 @@ pub enum JournalError {
     /// The disk is full, or the file has reached `max_file_mib`.
     #[error("no room to write to the database")]
     Full,
+    /// Answers were acknowledged that the database does not take for now; what is asked for may be one of them.
+    #[error("the database does not take the latest answers for now")]
+    Behind,
     /// Another process holds the lock for longer than `busy_timeout_ms`.
     #[error("the database is locked by another process")]
     Locked,
@@ -251,7 +254,9 @@ impl JournalError {
             Self::Lost { .. } | Self::Unsettled => ErrorKind::Unavailable,
             Self::Missing { .. } | Self::NoFile { .. } => ErrorKind::NotFound,
             Self::ReadOnly | Self::NotWritable { .. } => ErrorKind::Denied,
-            Self::Full | Self::Locked | Self::ReadersBusy | Self::Disk { .. } => ErrorKind::Unavailable,
+            Self::Full | Self::Behind | Self::Locked | Self::ReadersBusy | Self::Disk { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Closed | Self::CannotOpen { .. } => ErrorKind::Unavailable,
             Self::Damaged { .. } | Self::Sql { .. } => ErrorKind::Internal,
         }
@@ -264,6 +269,9 @@ impl JournalError {
             Self::AliasElsewhere { .. } => "somebody moved it meanwhile; look again and decide anew",
             Self::CursorAhead { .. } => "another process feeds this mirror; let one do it",
             Self::Full => "free space on the disk or raise `max_file_mib`, then try again",
+            Self::Behind => {
+                "they are safe in the spool; free space on the disk, or see the log for what it is"
+            }
             Self::Locked => {
                 "another process is writing; try again when it is done, or raise `busy_timeout_ms`"
             }

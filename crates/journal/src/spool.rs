@@ -99,7 +99,7 @@ impl Files {
         let is_missing = |answers: &Vec<Interaction>| {
             answers.first().is_some_and(|first| !there.contains(&first.id.to_string()))
         };
-        let left = self.left.into_iter().filter(is_missing).map(|answers| append_of(answers, false));
+        let left = self.left.into_iter().filter(is_missing).map(append_of);
         let queue: Vec<Append> = left.collect::<Result<_, _>>()?;
         if !queue.is_empty() {
             tracing::info!(appends = queue.len(), "answers that a process left in the spool are taken in");
@@ -160,10 +160,10 @@ fn whole_lines(all: &[u8]) -> &[u8] {
 }
 
 /// The append that records `answers`.
-pub(crate) fn append_of(answers: Vec<Interaction>, as_leader: bool) -> Result<Append, JournalError> {
+fn append_of(answers: Vec<Interaction>) -> Result<Append, JournalError> {
     let prepared = |answer| Prepared::new(Event::Interaction(Box::new(answer)));
     let records = answers.into_iter().map(prepared).collect::<Result<_, _>>()?;
-    Ok(Append { records, cursor: None, as_leader })
+    Ok(Append { records, cursor: None, as_leader: false })
 }
 
 /// The callers' side.
@@ -218,12 +218,13 @@ impl Spool {
         Ok(())
     }
 
-    /// Waits until the database has all that was kept before, or is found not to take it.
-    pub(crate) async fn settled(&self) {
+    /// Waits until the database has all that was kept before; false where it is found not to take it for now.
+    pub(crate) async fn settled(&self) -> bool {
         let appends = self.kept.lock().appends;
         let mut written = self.written.clone();
         // A writer that is gone has written what it could.
         let _ = written.wait_for(|it| it.appends >= appends || it.is_failing).await;
+        written.borrow().appends >= appends
     }
 
     /// Appends that wait for the writer.
@@ -261,6 +262,15 @@ impl Kept {
             }
         }
         Ok(())
+    }
+
+    /// Lets others have the files, whoever still holds this.
+    fn release(&self) {
+        for lines in [&self.active, &self.resting] {
+            if let Err(error) = lines.file.unlock() {
+                tracing::debug!(%error, "the lock of the spool goes with the process");
+            }
+        }
     }
 }
 
@@ -356,8 +366,59 @@ impl Spooled {
         max_batch: usize,
     ) -> Result<(), JournalError> {
         self.spool.kept.lock().is_shut = true;
-        self.commit(engine, max_batch).await?;
+        let committed = self.commit(engine, max_batch).await;
         self.empty(true);
-        Ok(())
+        self.spool.kept.lock().release();
+        committed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use autoglm_doubles::samples;
+
+    use super::*;
+
+    fn append(n: u64) -> Append {
+        append_of(vec![samples::interaction(n)]).unwrap()
+    }
+
+    /// A disk that takes no more, here a file that was opened for reading: the append is given back, and nothing follows
+    /// what may be part of a line.
+    #[tokio::test]
+    async fn an_append_that_cannot_be_written_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.sqlite");
+        let mut files = Files::open(&path).unwrap().unwrap();
+        let whole = std::mem::replace(&mut files.lines[0].file, File::open(beside(&path, NAMES[0])).unwrap());
+        let spooled = files.spool(&HashSet::new(), 9, true).unwrap();
+        let spool = spooled.spool();
+        let back = spool.keep(append(1)).unwrap_err();
+        assert_eq!(back.records[0].json, append(1).records[0].json);
+        spool.kept.lock().active.file = whole;
+        spool.keep(append(2)).unwrap_err();
+        assert_eq!(spool.queued(), 0);
+        assert!(spool.settled().await);
+    }
+
+    #[test]
+    fn files_are_had_by_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.sqlite");
+        let files = Files::open(&path).unwrap().unwrap();
+        assert!(Files::open(&path).unwrap().is_none());
+        drop(files);
+        assert!(Files::open(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_latest_whole_line_of_each_file_is_what_others_wait_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.sqlite");
+        assert_eq!(latest_of_others(&path), []);
+        let line = |n| format!("[{}]\n", append(n).records[0].json);
+        std::fs::write(beside(&path, NAMES[0]), line(1) + &line(2) + "[{\"id\"").unwrap();
+        std::fs::write(beside(&path, NAMES[1]), line(3)).unwrap();
+        assert_eq!(latest_of_others(&path), [samples::interaction(2).id, samples::interaction(3).id]);
     }
 }

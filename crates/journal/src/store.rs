@@ -92,10 +92,11 @@ impl<E: Engine> SqlStore<E> {
         written
     }
 
-    /// Waits until reads see what was recorded before.
-    async fn settled(&self) {
-        if let Some(writer) = &self.shared.writer {
-            writer.settled().await;
+    /// Waits until reads see what was recorded before; false where they cannot for now.
+    async fn settled(&self) -> bool {
+        match &self.shared.writer {
+            Some(writer) => writer.settled().await,
+            None => true,
         }
     }
 
@@ -241,7 +242,11 @@ impl<E: Engine> Store for SqlStore<E> {
 
     async fn interaction(&self, id: InteractionId) -> Result<InteractionRecord> {
         let found = self.interactions(read::INTERACTION, (&id.to_string()).into()).await?.pop();
-        Ok(found.ok_or_else(|| missing("interaction", id))?)
+        match found {
+            Some(found) => Ok(found),
+            None if !self.settled().await => Err(JournalError::Behind.into()),
+            None => Err(missing("interaction", id).into()),
+        }
     }
 
     async fn interactions_of(&self, ids: &[InteractionId]) -> Result<Vec<InteractionRecord>> {

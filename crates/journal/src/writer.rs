@@ -86,10 +86,11 @@ impl Writer {
         }
     }
 
-    /// Waits until reads see what was kept before.
-    pub(crate) async fn settled(&self) {
-        if let Some(spool) = &self.spool {
-            spool.settled().await;
+    /// Waits until reads see what was kept before; false where they cannot for now.
+    pub(crate) async fn settled(&self) -> bool {
+        match &self.spool {
+            Some(spool) => spool.settled().await,
+            None => true,
         }
     }
 

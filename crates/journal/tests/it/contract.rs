@@ -40,6 +40,7 @@ pub(crate) async fn run<S: Store + Cursors>(fresh: impl AsyncFn() -> S) {
     ids_are_taken_once(&fresh().await).await;
     what_is_spoken_of_must_be_there(&fresh().await).await;
     numbers_must_be_finite(&fresh().await).await;
+    answers_that_are_recorded_are_seen_at_once(&fresh().await).await;
     interactions_come_with_all_that_was_said(&fresh().await).await;
     assessment_is_awaited_until_all_feedback_is_in_it(&fresh().await).await;
     feedback_during_an_assessment_is_not_passed_over(&fresh().await).await;
@@ -188,6 +189,20 @@ async fn numbers_must_be_finite(store: &impl Store) {
         assert_eq!(refused(store, vec![event]).await, ErrorKind::Invalid);
     }
     assert_eq!(store.events_after(1, 10).await, Ok(vec![]));
+}
+
+async fn answers_that_are_recorded_are_seen_at_once(store: &impl Store) {
+    assert_eq!(store.record(vec![]).await, Ok(()));
+    store.record(vec![samples::interaction(1), samples::interaction(2)]).await.unwrap();
+    assert_eq!(store.assessment_lag().await, Ok(2));
+    store.record(vec![samples::interaction(3)]).await.unwrap();
+    store.append(vec![event::feedback(1, 3)]).await.unwrap();
+    assert_eq!(store.interaction(id(3)).await.unwrap().feedback, [samples::feedback(1, 3)]);
+    let events: Vec<Event> = store.events_after(0, 9).await.unwrap().into_iter().map(|it| it.event).collect();
+    let answers = (1..=3).map(event::interaction);
+    assert_eq!(events, answers.chain([event::feedback(1, 3)]).collect::<Vec<_>>());
+    let endless = Interaction { latency_ms: f64::NAN, ..samples::interaction(4) };
+    assert_eq!(store.record(vec![endless]).await.unwrap_err().kind, ErrorKind::Invalid);
 }
 
 async fn interactions_come_with_all_that_was_said(store: &impl Store) {

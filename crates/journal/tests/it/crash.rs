@@ -20,9 +20,16 @@ const ROUNDS: u64 = 20;
 const STRIDE: u64 = 1_000_000;
 const TASKS: u64 = 8;
 
-/// What number `n` appends.
+/// What number `n` appends, or, every third of them, records.
 fn append_of(n: u64) -> Vec<Event> {
-    vec![event::interaction(n), event::feedback(n, n), event::experience(n)]
+    match is_recorded(n) {
+        true => vec![event::interaction(n)],
+        false => vec![event::interaction(n), event::feedback(n, n), event::experience(n)],
+    }
+}
+
+fn is_recorded(n: u64) -> bool {
+    n.is_multiple_of(3)
 }
 
 /// Number of the append that an event belongs to.
@@ -49,7 +56,10 @@ fn child_appends_until_it_is_killed() {
             let store = &store;
             async move {
                 for n in (start + task..start + STRIDE).step_by(TASKS as usize) {
-                    store.append(append_of(n)).await.unwrap();
+                    match is_recorded(n) {
+                        true => store.record(vec![samples::interaction(n)]).await.unwrap(),
+                        false => store.append(append_of(n)).await.unwrap(),
+                    }
                     println!("acknowledged {n}");
                 }
             }
@@ -121,7 +131,7 @@ async fn check(path: &Path, acknowledged: &[u64]) {
         assert!(appends.contains_key(n), "append {n} was acknowledged and is lost");
     }
     assert_eq!(store.assessment_lag().await, Ok(appends.len() as u64));
-    let latest = *acknowledged.last().unwrap();
+    let latest = *acknowledged.iter().rfind(|n| !is_recorded(**n)).unwrap();
     let record = store.interaction(id(latest)).await.unwrap();
     assert_eq!(record.feedback, vec![samples::feedback(latest, latest)]);
     assert_eq!(store.experience(id(latest)).await, Ok(samples::experience(latest)));

@@ -18,4 +18,6 @@ mod postgres;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
+mod spool;
+#[cfg(test)]
 mod writing;

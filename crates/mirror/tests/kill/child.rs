@@ -64,7 +64,12 @@ async fn write(folder: &Path, brokers: &str, start: u64) {
                 if quiet.exists() {
                     break;
                 }
-                store.append(vec![Event::Interaction(Box::new(samples::interaction(n)))]).await.unwrap();
+                let answer = samples::interaction(n);
+                // By turns as a server does and as what comes from a topic is.
+                match (n / TASKS).is_multiple_of(2) {
+                    true => store.record(vec![answer]).await.unwrap(),
+                    false => store.append(vec![Event::Interaction(Box::new(answer))]).await.unwrap(),
+                }
                 println!("acknowledged {n}");
             }
         }
