@@ -7,8 +7,8 @@
 //! in what had not been committed. Reads of the process wait for what was kept before them ([`Spool::settled`]), and the
 //! writer commits it before any append that came after it.
 //!
-//! There are two files, each line the answers of one append, in JSON. One is written to until it is long, then the other,
-//! and the first is emptied once the database has all that is in it. Whoever has the lock of the first file keeps answers;
+//! There are two files, each line the answers of one append, in JSON. A file is emptied as soon as the database has all that
+//! is in it; where more comes all the time, one is written to until it is long and then the other. Whoever has the lock of the first file keeps answers;
 //! other processes on the same database do without.
 
 use std::{
@@ -109,11 +109,13 @@ impl Files {
         (active.last, resting.last) = (appends, appends);
         let (written, told) = watch::channel(Written::default());
         let kept = Kept { active, resting, queue, room, appends, is_shut: !keeps };
-        let spool = Spool { kept: Mutex::new(kept), filled: Notify::new(), written: told };
-        if appends > 0 {
-            spool.filled.notify_one();
+        let spool = Arc::new(Spool { kept: Mutex::new(kept), filled: Notify::new(), written: told });
+        let spooled = Spooled { spool, uncommitted: Vec::new(), written };
+        match appends {
+            0 => spooled.wrote(0),
+            _ => spooled.spool.filled.notify_one(),
         }
-        Ok(Spooled { spool: Arc::new(spool), uncommitted: Vec::new(), written })
+        Ok(spooled)
     }
 }
 
@@ -251,12 +253,10 @@ impl Kept {
         Ok(())
     }
 
-    /// Empties the file that is not written to, where the database has all up to the append `written`; `all` where no more
-    /// will come.
-    fn empty(&mut self, written: u64, all: bool) -> std::io::Result<()> {
-        let is_over = all || self.active.bytes >= LONG;
-        for (lines, is_over) in [(&mut self.resting, true), (&mut self.active, is_over)] {
-            if is_over && lines.bytes > 0 && lines.last <= written {
+    /// Empties each file of which the database has all, for it has everything up to the append `written`.
+    fn empty(&mut self, written: u64) -> std::io::Result<()> {
+        for lines in [&mut self.resting, &mut self.active] {
+            if lines.bytes > 0 && lines.last <= written {
                 lines.file.set_len(0)?;
                 lines.bytes = 0;
             }
@@ -329,15 +329,17 @@ impl Spooled {
     }
 
     fn wrote(&self, appends: u64) {
-        let mut was_failing = false;
+        let (mut was_failing, mut written) = (false, 0);
         self.written.send_modify(|it| {
-            was_failing = mem::take(&mut it.is_failing);
             it.appends += appends;
+            (was_failing, written) = (mem::take(&mut it.is_failing), it.appends);
         });
         if was_failing {
             tracing::info!("spooled answers are written again");
         }
-        self.empty(false);
+        if let Err(error) = self.spool.kept.lock().empty(written) {
+            tracing::debug!(%error, "the spool is not emptied and grows");
+        }
     }
 
     fn fails(&self, error: &JournalError) {
@@ -346,13 +348,6 @@ impl Spooled {
         self.written.send_modify(|it| was_failing = mem::replace(&mut it.is_failing, true));
         if !was_failing {
             tracing::warn!(%error, waiting, "spooled answers cannot be written to the database for now");
-        }
-    }
-
-    fn empty(&self, all: bool) {
-        let written = self.written.borrow().appends;
-        if let Err(error) = self.spool.kept.lock().empty(written, all) {
-            tracing::debug!(%error, "the spool is not emptied and grows");
         }
     }
 
@@ -367,7 +362,6 @@ impl Spooled {
     ) -> Result<(), JournalError> {
         self.spool.kept.lock().is_shut = true;
         let committed = self.commit(engine, max_batch).await;
-        self.empty(true);
         self.spool.kept.lock().release();
         committed
     }
