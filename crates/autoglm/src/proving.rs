@@ -8,6 +8,7 @@
 pub(crate) mod comparing;
 mod doors;
 mod settling;
+mod slices;
 mod spent;
 mod view;
 
@@ -33,8 +34,8 @@ use autoglm_rollout::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-pub(crate) use self::doors::Doors;
 use self::{comparing::Comparing, view::View};
+pub(crate) use self::{doors::Doors, slices::slices};
 use crate::{
     learning_loop::champion,
     node::{Parts, residents, shadows},

@@ -105,6 +105,7 @@ impl Shared {
             .route("/v1/autoglm/rollouts", get(rollouts::list).post(rollouts::start))
             .route("/v1/autoglm/rollouts/{id}", get(rollouts::one))
             .route("/v1/autoglm/rollouts/{id}/pairs", get(rollouts::pairs))
+            .route("/v1/autoglm/rollouts/{id}/slices", get(rollouts::slices))
             .route("/v1/autoglm/rollouts/{id}/{action}", post(rollouts::act))
             .route("/v1/autoglm/ab-tests", get(ab_tests::list).post(ab_tests::start))
             .route("/v1/autoglm/ab-tests/{id}", get(ab_tests::one))

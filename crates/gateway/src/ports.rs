@@ -334,6 +334,9 @@ pub trait Admin: Send + Sync {
     /// Holds, releases, confirms or stops a candidate on live traffic. `Conflict` where it is not there, or is held already.
     async fn rollout(&self, order: RolloutOrder) -> Result<Rollout>;
 
+    /// The pairs of a rollout by route, cluster and principal group, each summed up in a JSON object.
+    async fn slices(&self, rollout: RolloutId) -> Result<Vec<serde_json::Value>>;
+
     /// Begins to share out conversations to versions. `Conflict` while another test or a candidate is on live
     /// traffic, `NotFound` when there is no such version, `Invalid` when it could not come to an end.
     async fn start_ab(&self, order: AbOrder) -> Result<AbTest>;

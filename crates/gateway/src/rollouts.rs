@@ -89,6 +89,18 @@ pub(crate) async fn pairs(
     Ok(Json(json!({"object": "list", "data": pairs})))
 }
 
+/// The pairs of a rollout by route, cluster and principal group.
+pub(crate) async fn slices(
+    State(shared): State<Arc<Shared>>,
+    Extension(arrival): Extension<Arrival>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>> {
+    shared.principals.check_admin(&arrival.caller)?;
+    let rollout = find(&shared, &id).await?;
+    let slices = shared.gateway.admin.slices(rollout.id).await?;
+    Ok(Json(json!({"object": "list", "data": slices})))
+}
+
 /// Holds, releases, confirms or stops a candidate on live traffic.
 pub(crate) async fn act(
     State(shared): State<Arc<Shared>>,

@@ -46,12 +46,7 @@ impl Clusters {
                 return founded;
             }
         }
-        let nearest = self
-            .leaders
-            .iter()
-            .map(|(id, sum)| (*id, cosine(sum, embedding)))
-            .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)));
-        let cluster = match nearest {
+        let cluster = match self.nearest(embedding) {
             Some((id, similarity))
                 if similarity >= self.similarity || self.leaders.len() >= self.max_leaders =>
             {
@@ -61,6 +56,24 @@ impl Clusters {
         };
         self.join(cluster, embedding);
         cluster
+    }
+
+    /// The cluster of `task`, if it has one of its own.
+    pub(crate) fn of_task(&self, task: &str) -> Option<ClusterId> {
+        self.tasks.get(task).copied()
+    }
+
+    /// The cluster that a vector is near enough to.
+    pub(crate) fn near(&self, embedding: &[f32]) -> Option<ClusterId> {
+        self.nearest(embedding).filter(|(_, similarity)| *similarity >= self.similarity).map(|(id, _)| id)
+    }
+
+    /// With its cosine.
+    fn nearest(&self, embedding: &[f32]) -> Option<(ClusterId, f32)> {
+        self.leaders
+            .iter()
+            .map(|(id, sum)| (*id, cosine(sum, embedding)))
+            .max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
     }
 
     /// Takes note of an experience that has its cluster already.
@@ -110,6 +123,9 @@ mod tests {
         let b = clusters.assign(None, &[0.0, 1.0, 0.0]);
         assert_ne!(a, b);
         assert_eq!(clusters.assign(None, &[0.9, 0.1, 0.0]), a);
+        // Who only asks founds none.
+        assert_eq!(clusters.near(&[0.9, 0.1, 0.0]), Some(a));
+        assert_eq!(clusters.near(&[0.0, 0.0, 1.0]), None);
         // There is no room for a third: the nearest takes it.
         assert_eq!(clusters.assign(None, &[0.0, 0.5, 0.8]), b);
     }
@@ -122,6 +138,8 @@ mod tests {
         let travel = clusters.assign(Some("travel"), &[1.0, 0.0]);
         assert_ne!(banking, travel);
         assert_eq!(clusters.assign(Some("banking"), &[0.0, 1.0]), banking);
+        assert_eq!(clusters.of_task("banking"), Some(banking));
+        assert_eq!(clusters.of_task("third"), None);
         let third = clusters.assign(Some("third"), &[0.0, 1.0]);
         assert!(third != banking && third != travel);
         assert_eq!(clusters.assign(Some("fourth"), &[0.0, 1.0]), third);

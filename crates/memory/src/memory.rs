@@ -274,6 +274,23 @@ impl Memory {
         pool.entries.iter().filter(|entry| entry.wins).map(|entry| Arc::clone(&entry.experience)).collect()
     }
 
+    /// The cluster of experiences that a request of `task` belongs to, where there is one: the task's own, else the nearest
+    /// by the embedding of the prompt. `None` as well where the prompt cannot be embedded.
+    pub fn cluster_of(&self, task: Option<&str>, prompt: &[ChatMessage]) -> Option<ClusterId> {
+        {
+            let pool = self.pool.read();
+            if pool.entries.is_empty() {
+                return None;
+            }
+            if let Some(own) = task.and_then(|task| pool.clusters.of_task(task)) {
+                return Some(own);
+            }
+        }
+        let key = PromptKey::of(prompt)?;
+        let embedding = embed(self.embedder.as_ref(), &[key.turn]).ok()?.pop()?;
+        self.pool.read().clusters.near(&embedding)
+    }
+
     /// A name of each cluster for people: the task that most of its members came with, else `c` and a number.
     pub fn cluster_names(&self) -> BTreeMap<ClusterId, String> {
         self.pool.read().cluster_names()

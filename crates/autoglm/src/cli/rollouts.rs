@@ -6,6 +6,7 @@
 mod order;
 mod pairs;
 mod show;
+mod slices;
 
 use autoglm_domain::{Error, LiveStage, Outcome as Ruling, Rollout, RolloutId, RolloutState};
 use clap::{Args, Subcommand};
@@ -26,6 +27,8 @@ pub(super) enum RolloutsCommand {
     Show(show::ShowArgs),
     /// Read what champion and candidate answered to the same requests
     Pairs(pairs::PairsArgs),
+    /// Sum up these answers by route, cluster and principal group
+    Slices(slices::SlicesArgs),
     /// Ask a running server to send a version on its way to the users
     Start(order::StartArgs),
     /// Hold a candidate on live traffic where it is
@@ -55,6 +58,10 @@ pub(super) async fn run(command: RolloutsCommand, settings: &SettingsArgs, print
         RolloutsCommand::List(args) => list(&data(&args.data).await?, args.json, printer).await,
         RolloutsCommand::Show(args) => show::run(&data(&args.data).await?, &args, printer).await,
         RolloutsCommand::Pairs(args) => pairs::run(&data(&args.data).await?, &args, printer).await,
+        RolloutsCommand::Slices(args) => {
+            let policy = settings.load("warn", [args.data.named()])?.rollout;
+            slices::run(&data(&args.data).await?, &policy, &args, printer).await
+        }
         RolloutsCommand::Start(args) => order::start(args, settings, printer).await,
         RolloutsCommand::Pause(args) => order::order("pause", args, settings, printer).await,
         RolloutsCommand::Resume(args) => order::order("resume", args, settings, printer).await,

@@ -77,6 +77,8 @@ async fn a_candidate_on_live_traffic() {
         &["rollouts", "pairs"],
         &["rollouts", "pairs", "current", "--order", "most-different", "--limit", "1"],
         &["rollouts", "pairs", "v1"],
+        &["rollouts", "slices"],
+        &["rollouts", "slices", "v1"],
     ] {
         let ended = fixture.run(arguments).await;
         assert_eq!(ended.error, None, "{arguments:?}");
@@ -90,6 +92,9 @@ async fn a_candidate_on_live_traffic() {
     let pairs = fixture.run(&["rollouts", "pairs", "--order", "oldest", "--json"]).await;
     let pairs: Vec<Value> = serde_json::from_str(&pairs.out).unwrap();
     assert_eq!(pairs[0].pointer("/candidate/text"), Some(&"balance, I think".into()));
+    let slices = fixture.run(&["rollouts", "slices", "current", "--json"]).await;
+    let slices: Vec<Value> = serde_json::from_str(&slices.out).unwrap();
+    assert_eq!(slices[0].pointer("/pairs"), Some(&pairs.len().into()), "{slices:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use autoglm_domain::{
     AbArm, AbState, AbTest, AbTestId, Alias, AliasMove, Error, Event, Id, LiveStage, MirrorState, Result,
-    Rollout, RunState, TrainingRunId, VersionNumber,
+    Rollout, RolloutId, RunState, TrainingRunId, VersionNumber,
 };
 use autoglm_gateway::{
     AbOrder, Admin, Promotion, Rollback, RolloutAction, RolloutOrder, RolloutStart, TrainOrder,
@@ -271,6 +271,13 @@ impl Admin for Orders {
             }
             _ => self.carry_on(order).await,
         }
+    }
+
+    async fn slices(&self, rollout: RolloutId) -> Result<Vec<Value>> {
+        let parts = &self.0;
+        let slices = proving::slices(&*parts.store, &parts.settings.rollout, rollout).await?;
+        let json = |slice| serde_json::to_value(slice).map_err(|error| Error::internal(error.to_string()));
+        slices.iter().map(json).collect()
     }
 
     async fn start_ab(&self, order: AbOrder) -> Result<AbTest> {

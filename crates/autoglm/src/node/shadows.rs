@@ -132,7 +132,7 @@ async fn pair(parts: &Parts, request: ShadowRequest) -> Paired {
         candidate,
         preference: None,
         route: route(&interaction),
-        cluster: None,
+        cluster: parts.memory.cluster_of(task(&interaction), &interaction.messages),
         principal_group: interaction.principal.clone(),
     };
     (pair, interaction)
@@ -217,10 +217,15 @@ pub(crate) fn calls(interaction: &Interaction) -> &[ToolCall] {
     interaction.turn.as_ref().map_or(&[], |turn| &turn.tool_calls)
 }
 
-/// The kind of a request: the `task` that the client names, else the API call.
+/// The kind of job that the client names.
+fn task(interaction: &Interaction) -> Option<&str> {
+    interaction.metadata.get("task").map(String::as_str)
+}
+
+/// The kind of a request: its task, else the API call.
 fn route(interaction: &Interaction) -> String {
-    match interaction.metadata.get("task") {
-        Some(task) => task.clone(),
+    match task(interaction) {
+        Some(task) => task.to_owned(),
         None => match interaction.endpoint {
             Endpoint::Chat => "chat".into(),
             Endpoint::Completion => "completion".into(),

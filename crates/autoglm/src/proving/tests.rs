@@ -7,7 +7,7 @@ mod judging;
 use std::time::Duration;
 
 use autoglm_domain::{AbState, AbTest, AbTestId, PairOrder, RolloutId};
-use autoglm_rollout::{Confirmation, MetricConfig, RolloutPolicy, Scanned};
+use autoglm_rollout::{Confirmation, MetricConfig, RolloutPolicy, Scanned, SliceKind};
 
 use super::*;
 use crate::{
@@ -104,9 +104,24 @@ fn outcome(state: &RolloutState) -> (Outcome, &str) {
     }
 }
 
+/// Has the first request of the traffic corrected, and waits until the memory has it.
+async fn remember_first(host: &Host) {
+    let client = host.client().unwrap();
+    let utterance = host.stream.tasks.iter().flat_map(|task| &task.traffic).next().unwrap();
+    let answer = client.ask(utterance, Asking::default()).await.unwrap();
+    client.tell(&answer.id, &Opinion::Correction(WORDS[1].to_owned())).await.unwrap();
+    let remembered = async {
+        while host.parts().memory.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), remembered).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_better_candidate_goes_from_the_shadow_to_the_champion_s_place() {
     let (host, versions) = host(accuracy(MetricConfig::improve(0.0))).await;
+    remember_first(&host).await;
     let id = begin(&host, versions).await;
     let (answered, state) = converse(&host, id, WORDS[1]).await;
     assert_eq!(outcome(&state).0, Outcome::Promote, "{state:?}");
@@ -116,6 +131,16 @@ async fn a_better_candidate_goes_from_the_shadow_to_the_champion_s_place() {
     assert!(pairs.len() >= 5, "{}", pairs.len());
     let shadowed: Vec<_> = pairs.iter().map(|pair| pair.candidate.text.trim().to_lowercase()).collect();
     assert!(shadowed.iter().all(|text| text == WORDS[1]), "{shadowed:?}");
+    let slices = slices(&*parts.store, &parts.settings.rollout, id).await.unwrap();
+    let pairs_by =
+        |kind| slices.iter().filter(|it| it.kind == kind).map(|it| it.pairs as usize).sum::<usize>();
+    for kind in [SliceKind::All, SliceKind::Route, SliceKind::PrincipalGroup] {
+        assert_eq!(pairs_by(kind), pairs.len(), "{slices:#?}");
+    }
+    let clustered = pairs.iter().filter(|pair| pair.cluster.is_some()).count();
+    assert!(clustered > 0, "the first request is like one that is remembered");
+    assert_eq!(pairs_by(SliceKind::Cluster), clustered);
+    assert!(slices[0].gain.difference > 0.0, "{:?}", slices[0]);
     // Nobody heard it while it was in the shadow, and it was heard before it was champion.
     let heard = answered.iter().position(|version| *version == versions[1]).unwrap();
     assert!(heard >= 5, "{answered:?}");

@@ -185,6 +185,10 @@ async fn admin() {
     assert_snapshot!("promote", harness.post("/v1/autoglm/promote", order).await.show());
     let start = json!({"version": "v4", "reason": "a look"});
     assert_snapshot!("start_rollout", harness.post("/v1/autoglm/rollouts", start).await.show());
+    let rollouts = harness.get("/v1/autoglm/rollouts").await.json();
+    let rollout = rollouts["data"][0]["id"].as_str().unwrap();
+    let slices = harness.get(&format!("/v1/autoglm/rollouts/{rollout}/slices")).await.json();
+    assert_eq!(slices["data"], json!([{"kind": "all", "key": "all", "pairs": 3, "of": rollout}]));
     let test = json!({"arms": [{"version": "v3", "share": 0.5}, {"version": "v4"}], "allocation": "bandit"});
     assert_snapshot!("start_ab", harness.post("/v1/autoglm/ab-tests", test).await.show());
     let tests = harness.get("/v1/autoglm/ab-tests").await.json();

@@ -493,6 +493,9 @@ impl Admin for Obedient {
         let state = AbState::Stopped { ended: Timestamp(9), stopped_by: by };
         Ok(AbTest { id, state, reason, ..ab_test() })
     }
+    async fn slices(&self, rollout: RolloutId) -> Result<Vec<serde_json::Value>> {
+        Ok(vec![serde_json::json!({"kind": "all", "key": "all", "pairs": 3, "of": rollout})])
+    }
     async fn activity(&self) -> Result<serde_json::Value> {
         Ok(serde_json::json!({"training": null}))
     }

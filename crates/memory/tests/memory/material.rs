@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use autoglm_domain::ChatMessage;
 use autoglm_memory::Config;
 
 use crate::Bench;
@@ -40,6 +41,10 @@ async fn tasks_are_clusters_with_names_that_survive_a_restart() {
     let bench = lopsided().await.restart().await;
     let names = bench.memory.cluster_names();
     assert_eq!(names.values().map(String::as_str).collect::<Vec<_>>(), ["bank", "trip"]);
+    let of = |task| bench.memory.cluster_of(Some(task), &[ChatMessage::user("anything")]);
+    let found: Vec<_> = ["bank", "trip"].into_iter().map(|task| of(task).unwrap()).collect();
+    assert_eq!(found, names.keys().copied().collect::<Vec<_>>());
+    assert_eq!(of("weather"), None, "who asks founds none");
     let mut record = bench.correction("visa for japan", "visa", "a");
     record.interaction.metadata.insert("task".into(), "trip".into());
     bench.memory.remember(&record).await.unwrap();

@@ -29,6 +29,17 @@ fn asked(text: &str) -> [ChatMessage; 1] {
 }
 
 #[tokio::test]
+async fn a_request_without_a_task_belongs_to_the_nearest_cluster() {
+    let bench = Bench::new(Config::default()).await;
+    assert_eq!(bench.memory.cluster_of(None, &asked(LINES[0].0)), None, "there is none yet");
+    let bench = taught(Config::default()).await;
+    for experience in bench.memory.effective() {
+        assert_eq!(bench.memory.cluster_of(None, &experience.prompt), Some(experience.cluster));
+    }
+    assert_eq!(bench.memory.cluster_of(None, &[]), None);
+}
+
+#[tokio::test]
 async fn a_correction_answers_paraphrases_at_once_and_nonsense_is_left_to_the_weights() {
     let bench = taught(Config::default()).await;
     let answer = |text: &str| {

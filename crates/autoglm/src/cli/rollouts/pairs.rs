@@ -55,27 +55,39 @@ impl From<Order> for PairOrder {
 
 /// Shows pairs.
 pub(super) async fn run(data: &Data, args: &PairsArgs, printer: &Printer) -> Outcome {
-    let rollout = match &args.id {
-        Some(name) => find(data, name).await?,
-        None => latest_with_pairs(data).await?,
-    };
+    let rollout = named_or_latest(data, args.id.as_deref()).await?;
     let pairs = data.store.shadow_pairs(rollout.id, args.order.into(), args.limit).await?;
     if args.json {
         return printer.json(&pairs);
     }
-    if pairs.is_empty() {
-        printer.note(&format!("{} has no pairs", rollout.id));
+    if !introduced(&rollout, pairs.is_empty(), printer) {
         return Ok(());
     }
-    printer.note(&format!(
-        "{}: champion {}, candidate {}; a gain of -1 is all to the candidate's loss",
-        rollout.id, rollout.champion, rollout.candidate
-    ));
     let mut table = Table::new(&["REQUEST", "AT", "ROUTE", ">GAIN", ">DISTANCE", "CHAMPION", "CANDIDATE"]);
     for pair in &pairs {
         table.row(row(pair));
     }
     printer.table(&table)
+}
+
+/// Says whose answers follow, or, where there are `none`, that there are none; whether there are some.
+pub(super) fn introduced(rollout: &Rollout, none: bool, printer: &Printer) -> bool {
+    let Rollout { id, champion, candidate, .. } = rollout;
+    printer.note(&match none {
+        true => format!("{id} has no pairs"),
+        false => format!(
+            "{id}: champion {champion}, candidate {candidate}; a gain of -1 is all to the candidate's loss"
+        ),
+    });
+    !none
+}
+
+/// The rollout of that name, or the latest one that has pairs.
+pub(super) async fn named_or_latest(data: &Data, name: Option<&str>) -> Result<Rollout> {
+    match name {
+        Some(name) => find(data, name).await,
+        None => latest_with_pairs(data).await,
+    }
 }
 
 async fn latest_with_pairs(data: &Data) -> Result<Rollout> {
