@@ -13,11 +13,10 @@
 
 use std::{
     collections::HashSet,
-    ffi::OsString,
     fs::{File, TryLockError},
     io::{Read, Write},
     mem,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -32,6 +31,7 @@ use tokio::{
 use crate::{
     JournalError,
     record::Prepared,
+    sqlite::beside,
     writer::{Append, Commit},
 };
 
@@ -112,6 +112,7 @@ impl Files {
         let spool = Arc::new(Spool { kept: Mutex::new(kept), filled: Notify::new(), written: told });
         let spooled = Spooled { spool, uncommitted: Vec::new(), written };
         match appends {
+            // The database has all that is in the files: they are emptied.
             0 => spooled.wrote(0),
             _ => spooled.spool.filled.notify_one(),
         }
@@ -148,12 +149,6 @@ pub(crate) fn latest_of_others(path: &Path) -> Vec<InteractionId> {
         Some(serde_json::from_slice::<Vec<Interaction>>(line).ok()?.first()?.id)
     };
     NAMES.into_iter().filter_map(latest).collect()
-}
-
-fn beside(path: &Path, name: &str) -> PathBuf {
-    let mut beside = OsString::from(path);
-    beside.push(name);
-    beside.into()
 }
 
 fn whole_lines(all: &[u8]) -> &[u8] {

@@ -7,6 +7,7 @@ mod syncing;
 
 use std::{
     collections::HashSet,
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -155,6 +156,13 @@ impl SqlStore<Sqlite> {
     }
 }
 
+/// The file that belongs to the one at `path` and has its name with `ending` after it.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
 async fn size(path: &Path) -> u64 {
     tokio::fs::metadata(path).await.map_or(0, |metadata| metadata.len())
 }
@@ -164,12 +172,17 @@ async fn size(path: &Path) -> u64 {
 async fn spool_of(path: &Path, readers: &SqlitePool) -> Result<Option<spool::Files>, JournalError> {
     const STEP: Duration = Duration::from_millis(2);
     const STEPS: u32 = 500;
-    let latest = spool::latest_of_others(path);
+    let mut latest = None;
     for _ in 0..STEPS {
         match spool::Files::open(path) {
             Ok(Some(files)) => return Ok(Some(files)),
-            Ok(None) if there(readers, &latest).await?.len() == latest.len() => return Ok(None),
-            Ok(None) => tokio::time::sleep(STEP).await,
+            Ok(None) => {
+                let latest = latest.get_or_insert_with(|| spool::latest_of_others(path));
+                if there(readers, latest).await?.len() == latest.len() {
+                    return Ok(None);
+                }
+                tokio::time::sleep(STEP).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, path = %path.display(), "the spool beside the database cannot be opened");
                 return Ok(None);

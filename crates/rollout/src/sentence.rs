@@ -3,7 +3,7 @@
 use autoglm_domain::{LiveStage, MetricEvidence, MetricStatus};
 
 use crate::{
-    SliceKind, StageAnalysis,
+    StageAnalysis,
     compare::Comparison,
     metric::{Limit, Measure, Metric},
     slices::Fallen,
@@ -44,12 +44,7 @@ pub(crate) fn beyond(comparison: &Comparison, evidence: &MetricEvidence) -> Stri
 
 /// A slice that fell.
 pub(crate) fn fallen(slice: &Fallen<'_>) -> String {
-    let kind = match slice.kind {
-        SliceKind::All => "whole",
-        SliceKind::Route => "route",
-        SliceKind::Cluster => "cluster",
-        SliceKind::PrincipalGroup => "principal group",
-    };
+    let kind = slice.kind;
     let gain = slice.gain;
     let lately = slice.lately.map_or_else(String::new, |(pairs, gain)| {
         format!("{:+.1} points over the last {pairs} pairs; in all ", gain * 100.0)

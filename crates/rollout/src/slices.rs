@@ -24,6 +24,17 @@ pub enum SliceKind {
     PrincipalGroup,
 }
 
+impl std::fmt::Display for SliceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::All => "whole",
+            Self::Route => "route",
+            Self::Cluster => "cluster",
+            Self::PrincipalGroup => "principal group",
+        })
+    }
+}
+
 /// The pairs of one slice.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SliceSummary {

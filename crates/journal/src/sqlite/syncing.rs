@@ -7,7 +7,6 @@
 //! was then lost.
 
 use std::{
-    ffi::OsString,
     fs::OpenOptions,
     path::{Path, PathBuf},
     sync::{
@@ -131,9 +130,7 @@ fn reached(synced: &watch::Sender<Synced>, commits: u64) {
 
 /// The write-ahead log of the file at `path`.
 pub(super) fn log_of(path: &Path) -> PathBuf {
-    let mut log = OsString::from(path);
-    log.push("-wal");
-    log.into()
+    super::beside(path, "-wal")
 }
 
 async fn run(told: Arc<Told>, synced: Arc<watch::Sender<Synced>>, interval: Duration) {

@@ -50,14 +50,12 @@ pub(super) async fn run(
 
 fn row(slice: &SliceSummary) -> [String; 9] {
     let by = match slice.kind {
-        SliceKind::All => "",
-        SliceKind::Route => "route",
-        SliceKind::Cluster => "cluster",
-        SliceKind::PrincipalGroup => "principal group",
+        SliceKind::All => String::new(),
+        part => part.to_string(),
     };
     let gain = &slice.gain;
     [
-        by.to_owned(),
+        by,
         slice.key.clone(),
         slice.pairs.to_string(),
         format!("{:+.3}", gain.difference),
